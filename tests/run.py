@@ -1,0 +1,41 @@
+"""Runs one suite (test, slow or faults) and says aloud what is left out on this machine; in CI, nothing may be."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def missing() -> dict[str, str]:
+    """Marker → why its tests cannot run here."""
+    lacks = {}
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        lacks["browser"] = "no Chromium on this machine (on Debian: apt install chromium)"
+    data = Path(os.environ.get("THINSLICE_DATA", ROOT / ".." / "shared" / "data"))
+    if not (data / "diginetica" / "events.parquet").is_file():
+        lacks["data"] = f"no data sets in {data} (THINSLICE_DATA names the folder)"
+    return lacks
+
+
+def main(suite: str) -> int:
+    """Runs the suite and returns pytest's exit code."""
+    lacks = missing()
+    for marker, why in lacks.items():
+        print(f"deselected: tests marked {marker!r}, {why}", flush=True)
+    if lacks and os.environ.get("CI") == "true":
+        print("in CI nothing may be deselected", file=sys.stderr)
+        return 1
+    chosen = {"test": "not slow and not faults", "slow": "slow", "faults": "faults"}[suite]
+    expression = " and ".join([f"({chosen})", *(f"not {marker}" for marker in lacks)])
+    arguments = ["-m", expression, "-q", "--durations=5"]
+    if suite == "test":
+        arguments += ["--doctest-modules", "tests", "src", "-n", "2", "--dist", "loadfile"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(ROOT / "build" / "numba")}
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
