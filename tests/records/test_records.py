@@ -11,7 +11,8 @@ from thinslice import records
 
 CONTRACT = {
     records.Event: """event_id tenant name occurred_at received_at visitor_id session_id user_id item_id target_id
-        quantity value price_minor currency order_id query placement position recommendation_id consent source is_bot duplicate
+        quantity value price_minor currency order_id query placement position recommendation_id consent source is_bot
+        duplicate
         context""",
     records.Item: """tenant item_id group_id kind title description url image_url categories brand price_minor currency
         in_stock status published_at expires_at latitude longitude level creator_id sponsored attributes vectors
