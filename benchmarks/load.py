@@ -1,4 +1,4 @@
-"""A load generator: requests at Poisson times over keep-alive connections, timed from when they should have been sent."""
+"""A load generator: Poisson arrivals over keep-alive connections, timed from when each request was due."""
 
 import asyncio
 import time
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
             done(int(head[9:12]))
             self.freed(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """A request under way has failed."""
         if self.done is not None:
             done, self.done = self.done, None
