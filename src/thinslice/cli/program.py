@@ -1,0 +1,84 @@
+"""The program `thinslice`: finds a command's file when it is called, and turns errors into exit codes.
+
+Exit codes are 0 done, 1 failed, 2 bad usage or bad input; messages go to stderr and say what, where and what to do.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from thinslice import __version__
+from thinslice.errors import BadInput, ThinsliceError
+
+COMMANDS = {
+    "demo": ("thinslice.cli.demo", "A shop, shoppers and a live experiment to look at, until Ctrl-C."),
+    "init": ("thinslice.cli.init", "Make a workspace, or one more tenant in it, and its keys."),
+    "import": ("thinslice.cli.import_", "Read events, items or orders from CSV, JSON Lines or Parquet files."),
+    "train": ("thinslice.cli.train", "Train a tenant's models from the lake and publish them."),
+    "evaluate": (
+        "thinslice.cli.evaluate",
+        "How well each model would have ranked, on a tenant's or a file's sessions.",
+    ),
+    "serve": ("thinslice.cli.serve", "Run the service: web workers and jobs."),
+    "recommend": ("thinslice.cli.recommend", "One slate for a session, in the terminal."),
+    "experiment": ("thinslice.cli.experiment", "Start, stop, report and list experiments; analyze a file."),
+    "quarantine": ("thinslice.cli.quarantine", "What was refused and why; replay it."),
+    "doctor": ("thinslice.cli.doctor", "Why it is empty, slow, stale or stuck, and what to do."),
+}
+"""Command → the module whose `command` it is, and its line in `--help` (so that help imports nothing else)."""
+
+
+class Program(click.Group):
+    """A group whose commands are imported when they are called, and whose errors are exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command's file."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name][0]}.command is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, written without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; what Thinslice or the disk refuses becomes a sentence on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (nobody reads us any more)
+            ctx.exit(1)
+        except ThinsliceError as error:
+            refuse(str(error), code=2 if isinstance(error, BadInput) else 1)
+        except OSError as error:
+            refuse(f"{error.filename or 'the system'}: {error.strerror or error}.", code=1)
+
+
+def refuse(message: str, *, code: int) -> None:
+    """Ends the program with a message on stderr."""
+    failure = click.ClickException(message)
+    failure.exit_code = code
+    raise failure
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="thinslice")
+def program() -> None:
+    """Recommendations from a thin slice of behavior, and the experiments that prove they help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the console script."""
+    program(args=arguments, prog_name="thinslice")
