@@ -1,5 +1,6 @@
 """`thinslice init`: makes a workspace with one tenant and its keys, or adds a tenant to a workspace."""
 
+import json
 import re
 
 import click
@@ -22,7 +23,7 @@ workers = 2
 
 TENANT = """
 [tenants.{name}]
-title = "{title}"
+title = {title}
 preset = "{preset}"
 origins = []                      # pages that may use the publishable key, e.g. ["https://shop.example"]
 consent_publishable = "none"      # consent of a browser's event that names none: none, measurement, personalization
@@ -75,7 +76,7 @@ def make_tenant(workspace: Workspace, tenant: str, *, preset: str = "shop", titl
             f"tenant {tenant!r} is already in {path}.",
             hint="Choose another --tenant; keys cannot be shown again.",
         )
-    text = text.rstrip("\n") + "\n" + TENANT.format(name=tenant, title=title or tenant, preset=preset)
+    text = text.rstrip("\n") + "\n" + TENANT.format(name=tenant, title=json.dumps(title or tenant), preset=preset)
     parse_settings(text, where=str(path))
     workspace.root.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")

@@ -21,7 +21,7 @@ COMMANDS = {
     "train": ("thinslice.cli.train", "Train a tenant's models from the lake and publish them."),
     "evaluate": (
         "thinslice.cli.evaluate",
-        "How well each model would have ranked, on a tenant's or a file's sessions.",
+        "How well each model would have ranked the sessions of a tenant or file.",
     ),
     "serve": ("thinslice.cli.serve", "Run the service: web workers and jobs."),
     "recommend": ("thinslice.cli.recommend", "One slate for a session, in the terminal."),
@@ -35,11 +35,11 @@ COMMANDS = {
 class Program(click.Group):
     """A group whose commands are imported when they are called, and whose errors are exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The commands in the order in which a newcomer meets them."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Imports one command's file."""
         if cmd_name not in COMMANDS:
             return None
@@ -48,7 +48,7 @@ class Program(click.Group):
             raise TypeError(f"{COMMANDS[cmd_name][0]}.command is no click command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list in `--help`, written without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -61,16 +61,21 @@ class Program(click.Group):
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (nobody reads us any more)
             ctx.exit(1)
         except ThinsliceError as error:
-            refuse(str(error), code=2 if isinstance(error, BadInput) else 1)
+            raise (Refused if isinstance(error, BadInput) else Failed)(str(error)) from None
         except OSError as error:
-            refuse(f"{error.filename or 'the system'}: {error.strerror or error}.", code=1)
+            raise Failed(f"{error.filename or 'the system'}: {error.strerror or error}.") from None
 
 
-def refuse(message: str, *, code: int) -> None:
-    """Ends the program with a message on stderr."""
-    failure = click.ClickException(message)
-    failure.exit_code = code
-    raise failure
+class Failed(click.ClickException):
+    """It could not be done."""
+
+    exit_code = 1
+
+
+class Refused(click.ClickException):
+    """What was asked is wrong."""
+
+    exit_code = 2
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -12,22 +12,18 @@ from thinslice.settings import Workspace
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class WorkspacePath(click.ParamType):
-    """A folder on the command line, handed on as a `Workspace`."""
-
-    name = "directory"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Workspace:
-        """Resolves the folder; it need not exist yet."""
-        return value if isinstance(value, Workspace) else Workspace(Path(value).expanduser().resolve())
+def to_workspace(text: str) -> Workspace:
+    """The folder named on the command line; it need not exist yet."""
+    return Workspace(Path(text).expanduser().resolve())
 
 
 def workspace_option(function: Function) -> Function:
     """Adds `--workspace DIR` (default ./workspace); the function gets `workspace: Workspace`."""
     return click.option(
         "--workspace",
-        type=WorkspacePath(),
+        type=to_workspace,
         default="./workspace",
+        metavar="DIR",
         show_default=True,
         help="The folder of this installation.",
     )(function)
