@@ -1,0 +1,14 @@
+"""What is counted for each visitor of an experiment, from the first slate that the visitor was served."""
+
+UNIT_COLUMNS = {
+    "exposures": "slates served under the experiment",
+    "impressions": "times that a recommended item was seen (`view_item_list` that names a slate)",
+    "clicks": "clicks on recommended items (`select_item` that names a slate)",
+    "views": "item pages opened (`view_item`)",
+    "carts": "items put into the cart (`add_to_cart`)",
+    "orders": "orders, from sources that can be trusted with money",
+    "converted": "1 when there was an order, else 0",
+    "revenue_minor": "what was paid, in minor units (cents)",
+    "sessions": "sessions with at least one event or slate",
+}
+"""Columns of the unit table that metrics can be made of; each counts from the unit's first exposure on."""
