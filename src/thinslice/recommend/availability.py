@@ -1,0 +1,63 @@
+"""Availability: which items of a model may stand in a slate this second; kept current, never counted afresh."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+COMPLETE_SHARE = 0.5
+"""A catalog that knows less than this share of a model's items is taken as incomplete, and unknown items pass."""
+
+
+class Availability:
+    """A mask over one model's items that follows the catalog.
+
+    Items that the catalog knows pass when they are available. Items that it does not know pass as long as the catalog
+    is plainly incomplete: it knows less than half of the model's items (a shop that imported events only has none).
+
+    Args:
+        item_ids: The model's vocabulary.
+        available: What the catalog knows: item id → may be shown.
+    """
+
+    def __init__(self, item_ids: Sequence[str], available: Mapping[str, bool]) -> None:
+        self.codes: dict[str, int] = {item_id: code for code, item_id in enumerate(item_ids)}
+        self._known: NDArray[np.bool_] = np.zeros(len(item_ids), dtype=np.bool_)
+        self._available: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
+        self._known_count = 0
+        self.mask: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
+        self.update(available.items())
+
+    def update(self, changes: Iterable[tuple[str, bool]]) -> None:
+        """Takes in changes of the catalog: (item id, may be shown)."""
+        was_complete = self.complete
+        for item_id, available in changes:
+            code = self.codes.get(item_id)
+            if code is None:
+                continue
+            if not self._known[code]:
+                self._known[code] = True
+                self._known_count += 1
+            self._available[code] = available
+            self.mask[code] = available
+        if self.complete != was_complete:
+            self.mask = self._available & self._known if self.complete else self._available.copy()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the catalog knows enough items to judge those that it does not know."""
+        return self._known_count > 0 and self._known_count >= COMPLETE_SHARE * len(self.codes)
+
+    def allowed(self, without: Iterable[str]) -> NDArray[np.bool_]:
+        """The mask without some items: shape (items,), True where an item may be shown. The caller must not write."""
+        codes = [code for item_id in without if (code := self.codes.get(item_id)) is not None]
+        if not codes:
+            return self.mask
+        mask = self.mask.copy()
+        mask[codes] = False
+        return mask
+
+    def passes(self, item_id: str) -> bool:
+        """Whether one item may be shown; one that the model does not know may not."""
+        code = self.codes.get(item_id)
+        return code is not None and bool(self.mask[code])
