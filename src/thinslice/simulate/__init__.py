@@ -18,8 +18,10 @@ from thinslice.simulate.shoppers import (
     open_shop,
     visit,
 )
+from thinslice.simulate.truth import Outcomes, Policy, Truth, by_session, same_for_all, truth, visits
 
 __all__ = [
-    "COLORS", "KINDS", "PATTERNS", "SHAPES", "Action", "Ask", "Buy", "Cart", "Click", "Crowd", "See", "Shop", "Slate",
-    "View", "crowd", "history", "home_goods", "open_shop", "orders_of", "picture", "visit",
+    "COLORS", "KINDS", "PATTERNS", "SHAPES", "Action", "Ask", "Buy", "Cart", "Click", "Crowd", "Outcomes", "Policy",
+    "See", "Shop", "Slate", "Truth", "View", "by_session", "crowd", "history", "home_goods", "open_shop", "orders_of",
+    "picture", "same_for_all", "truth", "visit", "visits",
 ]  # fmt: skip

@@ -34,10 +34,42 @@ FAVORITE_COLOR, SECOND_COLOR, FAVORITE_PATTERN, FAVORITE_SHAPE, WANTED_KIND = 3.
 CLICK_AT, CART_AT, BUY_SHARE, STAY_IN_KIND = 5.6, 6.6, 0.6, 0.35
 """Utility at which half of those who look click, or half of those who view fill the cart; carts paid; shelf walks."""
 
-_ROUND = 64  # draws set aside for one round: four questions and two for each place of a slate
-_ORGANIC, _SHELF, _CART, _LEAVE, _PLACES = 0, 1, 2, 3, 4
-_BUY = MAX_ROUNDS * _ROUND
-_TASTE = (MAX_ROUNDS + 1) * _ROUND
+
+class Answers:
+    """The questions that luck answers, each a number of its own, so that no two answers of a visit hang together."""
+
+    per_round = 64
+
+    def organic(self, round_: int) -> int:
+        """Which item is found without help."""
+        return round_ * self.per_round
+
+    def shelf(self, round_: int) -> int:
+        """Whether the next walk stays along the shelf."""
+        return round_ * self.per_round + 1
+
+    def cart(self, round_: int) -> int:
+        """Whether the item goes into the cart."""
+        return round_ * self.per_round + 2
+
+    def leave(self, round_: int) -> int:
+        """Whether patience lasts."""
+        return round_ * self.per_round + 3
+
+    def look(self, round_: int, place: int) -> int:
+        """Whether a place of the slate is looked at; the number after it: whether it is clicked then."""
+        return round_ * self.per_round + 4 + 2 * place
+
+    def buy(self) -> int:
+        """Whether the cart is paid."""
+        return MAX_ROUNDS * self.per_round
+
+    def taste(self, which: int) -> int:
+        """What kind of person this is."""
+        return (MAX_ROUNDS + 1) * self.per_round + which
+
+
+ANSWERS = Answers()
 
 
 class Shop(NamedTuple):
@@ -158,7 +190,7 @@ def open_shop(items: Sequence[Item]) -> Shop:
     counts = np.bincount(looks[:, 0], minlength=len(KINDS))
     usual = sums / np.maximum(counts, 1)
     dearness = np.log(np.maximum(price, 1.0) / np.maximum(usual[looks[:, 0]], 1.0))
-    luck = _uniforms(keys_of(looks @ np.array([960, 96, 24, 1]), 77), 0)
+    luck = luck_of(keys_of(looks @ np.array([960, 96, 24, 1]), 77), 0)
     appeal = np.sqrt(0.5) * (2.0 * luck - 1.0)
     codes = {item.item_id: code for code, item in enumerate(ordered)}
     return Shop(ordered, looks, price, dearness, appeal, shelves, codes)
@@ -169,26 +201,26 @@ def crowd(numbers: NDArray[np.int64], seed: int) -> Crowd:
     key = keys_of(numbers, seed)
     everyone = np.arange(len(key))
     color = np.zeros((len(key), len(COLORS)))
-    favorite = _pick(COLOR_SHARE, _uniforms(key, _TASTE))
-    step = 1 + (_uniforms(key, _TASTE + 1) * (len(COLORS) - 1)).astype(np.int64)
+    favorite = _pick(COLOR_SHARE, luck_of(key, ANSWERS.taste(0)))
+    step = 1 + (luck_of(key, ANSWERS.taste(1)) * (len(COLORS) - 1)).astype(np.int64)
     color[everyone, (favorite + step) % len(COLORS)] = SECOND_COLOR
     color[everyone, favorite] = FAVORITE_COLOR
     pattern = np.zeros((len(key), len(PATTERNS)))
-    pattern[everyone, _pick(PATTERN_SHARE, _uniforms(key, _TASTE + 2))] = FAVORITE_PATTERN
+    pattern[everyone, _pick(PATTERN_SHARE, luck_of(key, ANSWERS.taste(2)))] = FAVORITE_PATTERN
     shape = np.zeros((len(key), len(SHAPES)))
-    shape[everyone, (_uniforms(key, _TASTE + 3) * len(SHAPES)).astype(np.int64)] = FAVORITE_SHAPE
+    shape[everyone, (luck_of(key, ANSWERS.taste(3)) * len(SHAPES)).astype(np.int64)] = FAVORITE_SHAPE
     kind = np.zeros((len(key), len(KINDS)))
     for wanted in range(3):
-        kind[everyone, (_uniforms(key, _TASTE + 4 + wanted) * len(KINDS)).astype(np.int64)] = WANTED_KIND
+        kind[everyone, (luck_of(key, ANSWERS.taste(4 + wanted)) * len(KINDS)).astype(np.int64)] = WANTED_KIND
     return Crowd(
         key=key,
         color=color,
         pattern=pattern,
         shape=shape,
         kind=kind,
-        price_sensitivity=0.4 + 1.2 * _uniforms(key, _TASTE + 7),
-        patience=0.55 + 0.35 * _uniforms(key, _TASTE + 8),
-        position_bias=0.6 + 0.8 * _uniforms(key, _TASTE + 9),
+        price_sensitivity=0.4 + 1.2 * luck_of(key, ANSWERS.taste(7)),
+        patience=0.55 + 0.35 * luck_of(key, ANSWERS.taste(8)),
+        position_bias=0.6 + 0.8 * luck_of(key, ANSWERS.taste(9)),
     )
 
 
@@ -216,16 +248,15 @@ def visit(shop: Shop, shopper: Crowd) -> Generator[Action, Slate | None, None]:
     clicks, carts = chances(liking, CLICK_AT)[0], chances(liking, CART_AT)[0]
     looking = looks_at(shopper.position_bias)[0]
     patience = float(shopper.patience[0])
-    luck = _uniforms(np.repeat(key, _BUY + 1), np.arange(_BUY + 1)).tolist()
+    luck = luck_of(key, np.arange(ANSWERS.buy() + 1)).tolist()
     cart: list[Item] = []
     seen: set[str] = set()
-    here = stroll(pull, luck[_ORGANIC], None)
+    here = stroll(pull, luck[ANSWERS.organic(0)], None)
     for round_ in range(MAX_ROUNDS):
-        first = round_ * _ROUND
         item = shop.items[here]
         seen.add(item.item_id)
         yield View(item.item_id)
-        if luck[first + _CART] < carts[here] and item not in cart:
+        if luck[ANSWERS.cart(round_)] < carts[here] and item.item_id not in {kept.item_id for kept in cart}:
             cart.append(item)
             yield Cart(item)
         slate = yield Ask(item.item_id)
@@ -234,7 +265,7 @@ def visit(shop: Shop, shopper: Crowd) -> Generator[Action, Slate | None, None]:
             yield See(slate)
             for place, item_id in enumerate(slate.item_ids[:LOOKED_AT]):
                 code = shop.codes.get(item_id)
-                draw = first + _PLACES + 2 * place
+                draw = ANSWERS.look(round_, place)
                 if code is None or item_id in seen or luck[draw] >= looking[place]:
                     continue
                 if luck[draw + 1] < clicks[code]:
@@ -245,15 +276,15 @@ def visit(shop: Shop, shopper: Crowd) -> Generator[Action, Slate | None, None]:
             break
         if chosen is not None:
             here = chosen
-        elif luck[first + _LEAVE] < patience:
+        elif luck[ANSWERS.leave(round_)] < patience:
             shelf = None
-            if luck[first + _SHELF] < STAY_IN_KIND:
+            if luck[ANSWERS.shelf(round_)] < STAY_IN_KIND:
                 kind = shop.looks[here, 0]
                 shelf = (int(shop.shelves[kind]), int(shop.shelves[kind + 1]))
-            here = stroll(pull, luck[first + _ROUND + _ORGANIC], shelf)
+            here = stroll(pull, luck[ANSWERS.organic(round_ + 1)], shelf)
         else:
             break
-    if cart and luck[_BUY] < BUY_SHARE:
+    if cart and luck[ANSWERS.buy()] < BUY_SHARE:
         yield Buy(tuple(cart))
 
 
@@ -283,7 +314,7 @@ def keys_of(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
     return _mix(start + np.asarray(numbers, dtype=np.int64).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
 
-def _uniforms(key: NDArray[np.uint64], draw: Any) -> Floats:
+def luck_of(key: NDArray[np.uint64], draw: Any) -> Floats:
     """Uniform numbers in 0..1 by key and question; splitmix64 (Steele, Lea, Flood 2014)."""
     at = np.asarray(draw, dtype=np.int64).astype(np.uint64) + np.uint64(1)
     mixed = _mix(np.asarray(key + np.atleast_1d(at) * np.uint64(0x9E3779B97F4A7C15), dtype=np.uint64))
