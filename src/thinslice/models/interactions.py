@@ -1,0 +1,74 @@
+"""Turns columns of clicks (session, item, time) into the compact shape that models learn from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.errors import BadInput
+from thinslice.records import Interactions
+
+CLOCK_STARTS_S = 1e8
+"""Times below this (March 1973 in unix seconds) are an order index: no shop kept a clock then."""
+
+Column = Sequence[Any] | NDArray[Any]
+
+
+def from_columns(
+    session_ids: Column, item_ids: Column, times: Column, *, order_only: bool | None = None
+) -> Interactions:
+    """Groups clicks by session, sessions oldest first by the time of their last click.
+
+    Clicks with equal times keep the order of the rows. The vocabulary is sorted, so the order of the rows of different
+    sessions changes nothing.
+
+    Args:
+        session_ids: Shape (clicks,), integers or texts.
+        item_ids: Shape (clicks,), integers or texts.
+        times: Shape (clicks,), unix seconds, or any number that grows with time when `order_only`.
+        order_only: Whether `times` only tells the order; None finds out (see `is_order_index`).
+
+    Raises:
+        BadInput: The columns are not equally long, or a time is not a finite number.
+    """
+    time = np.asarray(times, dtype=np.float64)
+    lengths = (len(session_ids), len(item_ids), len(time))
+    if len(set(lengths)) != 1:
+        raise BadInput(f"session_ids, item_ids and times must be equally long, got {lengths}.")
+    if not np.isfinite(time).all():
+        raise BadInput(f"{int((~np.isfinite(time)).sum())} of {len(time)} times are not finite numbers.")
+    session, session_count, _ = _codes(session_ids)
+    item, _, names = _codes(item_ids)
+    last = np.full(session_count, -np.inf)
+    np.maximum.at(last, session, time)
+    rank = np.empty(session_count, dtype=np.int64)
+    rank[np.argsort(last, kind="stable")] = np.arange(session_count)
+    session = rank[session]
+    order = np.lexsort((time, session))
+    session_ptr = np.zeros(session_count + 1, dtype=np.int64)
+    np.cumsum(np.bincount(session, minlength=session_count), out=session_ptr[1:])
+    if order_only is None:
+        order_only = is_order_index(time)
+    return Interactions(session_ptr, item[order].astype(np.int32), time[order], names, order_only)
+
+
+def is_order_index(times: NDArray[np.float64]) -> bool:
+    """Whether times are a running number instead of a clock.
+
+    >>> is_order_index(np.arange(5.0)), is_order_index(np.array([1.7e9]))
+    (True, False)
+    """
+    return bool(times.size == 0 or times.max() < CLOCK_STARTS_S)
+
+
+def _codes(values: Column) -> tuple[NDArray[np.int64], int, list[str]]:
+    """Codes into the sorted distinct values, how many there are, and their texts."""
+    column = np.asarray(values)
+    if column.dtype.kind not in "iuUS":  # mixed or text objects: as text
+        texts = [str(value) for value in values]
+        names = sorted(set(texts))
+        code = {name: number for number, name in enumerate(names)}
+        return np.fromiter((code[text] for text in texts), dtype=np.int64, count=len(texts)), len(names), names
+    distinct, inverse = np.unique(column, return_inverse=True)
+    return inverse.astype(np.int64).ravel(), len(distinct), [str(value) for value in distinct.tolist()]

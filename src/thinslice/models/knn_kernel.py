@@ -1,0 +1,310 @@
+"""The compiled inner loops of session kNN: build the index, rank one session, break a ranking into its terms.
+
+Sessions are numbered by recency (a larger number is newer), so "the newest m sessions that contain any of these items"
+is an m-way merge of posting lists that are already sorted; no hash table. A neighbor is remembered with a bit mask of the
+session items that it contains, so its similarity is a table look-up and choosing the k most similar is counting.
+Arrays are plain, read only here except for the scratch; each function is compiled once, for one set of types.
+"""
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def build(session_ptr, item, item_count, newest):  # type: ignore[no-untyped-def] # numba infers these
+    """Posting lists: for each item its sessions, newest first, each once, at most `newest` of them.
+
+    Args:
+        session_ptr: Shape (sessions + 1,), int32.
+        item: Shape (clicks,), int32.
+        item_count: Number of item codes.
+        newest: The longest posting list.
+
+    Returns:
+        posting_ptr (items + 1,) int32; posting int32; session_count (items,) int32, before the cut at `newest`.
+    """
+    state = np.full((item_count, 2), -1, np.int32)  # last session, then what is counted: side by side in the cache
+    for i in range(item_count):
+        state[i, 1] = 0
+    sessions = session_ptr.size - 1
+    for s in range(sessions):
+        for p in range(session_ptr[s], session_ptr[s + 1]):
+            i = item[p]
+            if state[i, 0] != s:
+                state[i, 0] = s
+                state[i, 1] += 1
+    posting_ptr = np.zeros(item_count + 1, np.int32)
+    session_count = np.empty(item_count, np.int32)
+    for i in range(item_count):
+        session_count[i] = state[i, 1]
+        posting_ptr[i + 1] = posting_ptr[i] + min(state[i, 1], newest)
+        state[i, 0] = -1
+        state[i, 1] = posting_ptr[i]
+    posting = np.empty(posting_ptr[item_count], np.int32)
+    for s in range(sessions - 1, -1, -1):
+        for p in range(session_ptr[s], session_ptr[s + 1]):
+            i = item[p]
+            if state[i, 0] != s:
+                state[i, 0] = s
+                slot = state[i, 1]
+                if slot < posting_ptr[i + 1]:
+                    posting[slot] = s
+                    state[i, 1] = slot + 1
+    return posting_ptr, posting, session_count
+
+
+@njit(nogil=True, cache=True, inline="never")
+def gather(session, posting_ptr, posting, item_weight, decay, sample, wanted, known, weight, table, neighbor, mask):  # type: ignore[no-untyped-def]
+    """Finds the newest `sample` sessions that contain any session item, and the threshold that keeps `wanted` of them.
+
+    Args:
+        session: Item codes, oldest first; negative ones are passed over.
+        posting_ptr: Shape (items + 1,).
+        posting: Session numbers, newest first inside an item.
+        item_weight: Shape (items,), float32: idf.
+        decay: Shape (clicks looked at,), float32, the newest click first.
+        sample: How many sessions to look at.
+        wanted: How many of them to keep.
+        known: Scratch (items looked at,), filled with the distinct items, newest first: bit b of a mask is known[b].
+        weight: Scratch beside `known`, filled with weight = idf × decay by position.
+        table: Scratch (2 ** items looked at,), filled with the similarity of each mask.
+        neighbor: Scratch (sample,), filled with session numbers, newest first.
+        mask: Scratch beside `neighbor`.
+
+    Returns:
+        Number of distinct items, number of neighbors, the least similarity that is kept, and how many of exactly that
+        similarity are kept (the newest).
+    """
+    items = 0
+    clicks = 0
+    for position in range(session.size - 1, -1, -1):
+        code = session[position]
+        if code < 0 or code >= item_weight.size:
+            continue
+        if clicks == decay.size:
+            break
+        seen = False
+        for b in range(items):
+            if known[b] == code:
+                seen = True
+        if not seen:
+            known[items] = code
+            weight[items] = item_weight[code] * decay[clicks]
+            items += 1
+        clicks += 1
+    table[0] = np.float32(0)
+    for b in range(items):
+        for low in range(1 << b):
+            table[(1 << b) + low] = table[low] + weight[b]
+    found = 0
+    if items == 1:
+        start = posting_ptr[known[0]]
+        found = min(sample, posting_ptr[known[0] + 1] - start)
+        for n in range(found):
+            neighbor[n] = posting[start + n]
+            mask[n] = 1
+        return items, found, table[1], wanted
+    at = np.empty(items, np.int32)
+    end = np.empty(items, np.int32)
+    head = np.empty(items, np.int32)
+    for b in range(items):
+        at[b] = posting_ptr[known[b]]
+        end[b] = posting_ptr[known[b] + 1]
+        head[b] = posting[at[b]] if at[b] < end[b] else -1
+    count = np.zeros(1 << items, np.int32)
+    while found < sample:
+        newest = np.int32(-1)
+        for b in range(items):
+            newest = max(newest, head[b])
+        if newest < 0:
+            break
+        bits = 0
+        for b in range(items):
+            if head[b] == newest:
+                bits |= 1 << b
+                at[b] += 1
+                head[b] = posting[at[b]] if at[b] < end[b] else -1
+        neighbor[found] = newest
+        mask[found] = bits
+        count[bits] += 1
+        found += 1
+    if found <= wanted:
+        return items, found, np.float32(0), found
+    # Counting instead of sorting: distinct similarities are few. The least one that is kept may be kept in part.
+    present = np.empty(1 << items, np.int32)
+    kinds = 0
+    for bits in range(1, 1 << items):
+        if count[bits] > 0:
+            slot = kinds
+            while slot > 0 and table[present[slot - 1]] < table[bits]:
+                present[slot] = present[slot - 1]
+                slot -= 1
+            present[slot] = bits
+            kinds += 1
+    above = 0
+    k = 0
+    while k < kinds:
+        value = table[present[k]]
+        equal = 0
+        while k < kinds and table[present[k]] == value:
+            equal += count[present[k]]
+            k += 1
+        if above + equal >= wanted:
+            return items, found, value, wanted - above
+        above += equal
+    return items, found, np.float32(0), found
+
+
+@njit(nogil=True, cache=True)
+def rank(  # type: ignore[no-untyped-def]
+    session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, candidate_weight, decay, distance,
+    sample, wanted, k, allowed, known, weight, table, neighbor, mask, score, touched,
+):  # fmt: skip
+    """The best `k` allowed items: codes int32 and scores float32, best first, equal scores by code.
+
+    A neighbor gives each of its items similarity × weight of its age × weight of the distance (in clicks) from the
+    newest session item that it contains. `score` (items,) is scratch and all zero before and after.
+    """
+    _, found, least, equal = gather(
+        session, posting_ptr, posting, item_weight, decay, sample, wanted, known, weight, table, neighbor, mask
+    )
+    reach = distance.size // 2
+    candidates = 0
+    for n in range(found):
+        bits = mask[n]
+        similarity = table[bits]
+        if similarity < least:
+            continue
+        if similarity == least:
+            if equal == 0:
+                continue
+            equal -= 1
+        s = neighbor[n]
+        strength = similarity * age_weight[age[s]]
+        first = 0
+        while (bits >> first) & 1 == 0:
+            first += 1
+        match = known[first]
+        start = session_ptr[s]
+        stop = session_ptr[s + 1]
+        at = stop - 1
+        while item[at] != match:
+            at -= 1
+        for p in range(max(start, at - reach), min(stop, at + reach + 1)):
+            code = item[p]
+            before = score[code]
+            if before == 0:
+                touched[candidates] = code
+                candidates += 1
+            score[code] = before + strength * distance[p - at + reach]
+    limited = allowed.size > 0
+    best_code = np.empty(k, np.int32)
+    best_score = np.empty(k, np.float32)
+    size = 0
+    for n in range(candidates):  # a heap with the worst of the best on top
+        code = touched[n]
+        value = score[code] * candidate_weight[code]
+        score[code] = 0
+        if limited and not allowed[code]:
+            continue
+        if size < k:
+            hole = size
+            size += 1
+            while hole > 0:
+                parent = (hole - 1) >> 1
+                if best_score[parent] < value or (best_score[parent] == value and best_code[parent] > code):
+                    break
+                best_score[hole] = best_score[parent]
+                best_code[hole] = best_code[parent]
+                hole = parent
+        elif k > 0 and (value > best_score[0] or (value == best_score[0] and code < best_code[0])):
+            hole = sift(best_score, best_code, size, value, code)
+        else:
+            continue
+        best_score[hole] = value
+        best_code[hole] = code
+    for last in range(size - 1, 0, -1):
+        value = best_score[last]
+        code = best_code[last]
+        best_score[last] = best_score[0]
+        best_code[last] = best_code[0]
+        hole = sift(best_score, best_code, last, value, code)
+        best_score[hole] = value
+        best_code[hole] = code
+    return best_code[:size], best_score[:size]
+
+
+@njit(nogil=True, cache=True)
+def sift(heap_score, heap_code, size, value, code):  # type: ignore[no-untyped-def]
+    """Moves the hole at the top of a heap down to where (value, code) belongs, and returns it."""
+    hole = 0
+    while True:
+        child = 2 * hole + 1
+        if child >= size:
+            return hole
+        right = child + 1
+        if right < size and (
+            heap_score[right] < heap_score[child]
+            or (heap_score[right] == heap_score[child] and heap_code[right] > heap_code[child])
+        ):
+            child = right
+        if value < heap_score[child] or (value == heap_score[child] and code > heap_code[child]):
+            return hole
+        heap_score[hole] = heap_score[child]
+        heap_code[hole] = heap_code[child]
+        hole = child
+
+
+@njit(nogil=True, cache=True)
+def terms(  # type: ignore[no-untyped-def]
+    session, codes, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, candidate_weight, decay,
+    distance, sample, wanted, known, weight, table, neighbor, mask, score,
+):  # fmt: skip
+    """Breaks the scores of some items into the parts that each session item gave.
+
+    Returns:
+        The session's distinct items (newest first); parts, shape (codes, items), float64; and the scores, float32,
+        added in the order of `rank`, so they are equal to its scores to the bit.
+    """
+    items, found, least, equal = gather(
+        session, posting_ptr, posting, item_weight, decay, sample, wanted, known, weight, table, neighbor, mask
+    )
+    parts = np.zeros((codes.size, items), np.float64)
+    total = np.zeros(codes.size, np.float32)
+    for slot in range(codes.size):
+        score[codes[slot]] = slot + 1  # the scratch remembers which slot an item has
+    reach = distance.size // 2
+    for n in range(found):
+        bits = mask[n]
+        similarity = table[bits]
+        if similarity < least:
+            continue
+        if similarity == least:
+            if equal == 0:
+                continue
+            equal -= 1
+        s = neighbor[n]
+        strength = similarity * age_weight[age[s]]
+        first = 0
+        while (bits >> first) & 1 == 0:
+            first += 1
+        match = known[first]
+        start = session_ptr[s]
+        stop = session_ptr[s + 1]
+        at = stop - 1
+        while item[at] != match:
+            at -= 1
+        for p in range(max(start, at - reach), min(stop, at + reach + 1)):
+            place = np.int64(score[item[p]]) - 1
+            if place >= 0:
+                near = distance[p - at + reach]
+                total[place] += strength * near
+                for b in range(items):
+                    if (bits >> b) & 1:
+                        parts[place, b] += np.float64(weight[b]) * age_weight[age[s]] * near
+    for slot in range(codes.size):
+        score[codes[slot]] = 0
+        total[slot] *= candidate_weight[codes[slot]]
+        for b in range(items):
+            parts[slot, b] *= candidate_weight[codes[slot]]
+    return known[:items].copy(), parts, total

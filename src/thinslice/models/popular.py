@@ -1,0 +1,122 @@
+"""Popular: what is clicked most these days, the same for everyone."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.errors import BadInput
+from thinslice.models.vocabulary import Vocabulary
+from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+
+
+class Popular:
+    """Clicks per item, each worth half after a half-life. Its one term of a score is called `popularity`."""
+
+    name = "popular"
+    term = "popularity"
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._vocabulary = Vocabulary.from_arrays(arrays)
+        self._order = np.asarray(arrays["order"])
+        self._score = np.asarray(arrays["score"])
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        items: Sequence[Item] | None = None,
+        *,
+        rng: np.random.Generator | int | None = None,
+        half_life_days: float = 3.0,
+        half_life_share: float = 0.1,
+    ) -> Self:
+        """Counts.
+
+        Args:
+            interactions: The clicks.
+            items: Not needed: an item that nobody clicked is not popular.
+            rng: Not needed: nothing is random.
+            half_life_days: A click this old counts half.
+            half_life_share: The same as a share (0..1) of all clicks, for logs that only tell the order.
+
+        Raises:
+            BadInput: A half-life is not positive.
+        """
+        del items, rng
+        if min(half_life_days, half_life_share) <= 0:
+            raise BadInput(f"half-lives must be positive, got {half_life_days} days and a share of {half_life_share}.")
+        clicks = len(interactions.item)
+        if interactions.order_only:
+            time, half_life = np.empty(clicks), max(half_life_share * clicks, 1.0)
+            time[np.argsort(interactions.time, kind="stable")] = np.arange(clicks)
+        else:
+            time, half_life = interactions.time, half_life_days * 86_400
+        age = (time.max() - time) / half_life if clicks else time
+        score = np.bincount(interactions.item, weights=np.exp2(-age), minlength=len(interactions.item_ids))
+        return cls(
+            {
+                "order": np.argsort(-score, kind="stable").astype(np.int32),
+                "score": score,
+                **Vocabulary(interactions.item_ids).arrays(),
+            }
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The same model from what `arrays` gave."""
+        return cls(arrays)
+
+    def arrays(self) -> Arrays:
+        """Everything that the model is."""
+        return {"order": self._order, "score": self._score, **self._vocabulary.arrays()}
+
+    @classmethod
+    def ready(cls) -> bool:
+        """Nothing to compile: always."""
+        return True
+
+    @classmethod
+    def warm(cls) -> None:
+        """Nothing to compile."""
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """The vocabulary, one id a code."""
+        return self._vocabulary
+
+    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
+        """The best `k` allowed items, whatever the session."""
+        codes, scores = self.recommend_codes(self._vocabulary.codes(session[:0]), k, allowed)
+        names = self._vocabulary
+        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
+
+    def recommend_codes(
+        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """`recommend` without texts."""
+        del session
+        if allowed is None:
+            codes = self._order[:k]
+        else:
+            if allowed.size != len(self._order):
+                raise BadInput(f"allowed must have {len(self._order)} values, one an item, got {allowed.size}.")
+            near = self._order[: 8 * k]  # most often enough
+            codes = near[allowed[near]][:k]
+            if len(codes) < k:
+                codes = self._order[allowed[self._order]][:k]
+        return codes, self._score[codes]
+
+    def explain(self, session: Sequence[str], item_id: str) -> Reason:
+        """One term, the same for every session."""
+        del session
+        code = self._vocabulary.code.get(item_id)
+        if code is None:
+            return Reason(item_id, 0.0, {})
+        score = float(self._score[code])
+        return Reason(item_id, score, {self.term: score})
+
+    def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
+        """`explain` for a whole slate."""
+        return [self.explain(session, item_id) for item_id in item_ids]

@@ -1,0 +1,251 @@
+"""Session kNN: what did those do next whose sessions looked like this one?
+
+The newest `sample` sessions that share any item with this one are found exactly (as in VMIS-kNN, Kersbergen et al.,
+SIGMOD 2022), the `neighbors` most similar of them vote for their items: a vote is worth similarity × age of the neighbor ×
+distance of the item from what both sessions share (as in STAN, Garg et al., SIGIR 2019).
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.errors import BadInput
+from thinslice.models.vocabulary import Vocabulary
+from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+
+LONGEST_LOOK = 10
+"""A session's newest clicks that may count: neighbors are remembered with one bit for each."""
+
+ALL_ALLOWED = np.empty(0, dtype=np.bool_)
+
+
+class SessionKNN:
+    """Session kNN over CSR arrays, about 10 bytes a click; see `fit` for the settings.
+
+    Threads may ask at the same time: each has its own scratch, and the kernels hold no lock. Ask `ready()` before the
+    first question: until `warm()` has compiled the kernels (or read them from the cache) a question waits for that.
+    """
+
+    name = "session-knn"
+    _warm: ClassVar[bool] = False
+    _warming: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._vocabulary = Vocabulary.from_arrays(arrays)
+        self._sample, self._neighbors = (int(limit) for limit in arrays["limits"])
+        self._index = tuple(
+            _readable(arrays[name])
+            for name in (
+                "session_ptr", "item", "posting_ptr", "posting", "age", "age_weight", "item_weight",
+                "candidate_weight", "decay", "distance",
+            )
+        )  # fmt: skip
+        self._scratch = threading.local()
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        items: Sequence[Item] | None = None,
+        *,
+        rng: np.random.Generator | int | None = None,
+        sample: int = 5000,
+        neighbors: int = 1500,
+        look: int = 9,
+        decay: float = 1.5,
+        reach: int = 30,
+        before: float = 4.0,
+        after: float = 4.0,
+        rare: float = 1.0,
+        age: float = 4.0,
+    ) -> Self:
+        """Builds the index.
+
+        Args:
+            interactions: The clicks.
+            items: Not needed: only clicked items are learned.
+            rng: Not needed: nothing is random.
+            sample: How many of the newest sessions that share an item are looked at (m).
+            neighbors: How many of those, the most similar ones, vote (k).
+            look: How many of the session's newest clicks count, 1 to 10.
+            decay: Clicks after which a click of the session counts 1/e as much as the newest.
+            reach: Clicks from the match beyond which a neighbor's items get no vote.
+            before: Clicks before the match after which a vote is worth 1/e.
+            after: Clicks after the match after which a vote is worth 1/e.
+            rare: Power of (1 + idf) that favors rare items among the candidates; 0 turns it off.
+            age: A neighbor as old as the whole log counts exp(-age) as much as one of today; 0 turns it off.
+
+        Raises:
+            BadInput: A setting is out of its range, or there are more than 2**31 - 1 clicks.
+        """
+        del items, rng
+        _check_settings(sample=sample, neighbors=neighbors, look=look, decay=decay, reach=reach, before=before,
+                        after=after, rare=rare, age=age)  # fmt: skip
+        if len(interactions.item) >= 2**31:
+            raise BadInput(f"at most {2**31 - 1} clicks fit into one index, got {len(interactions.item)}.")
+        session_ptr = _readable(interactions.session_ptr.astype(np.int32))
+        item = _readable(interactions.item.astype(np.int32, copy=False))
+        posting_ptr, posting, count = _kernel().build(session_ptr, item, len(interactions.item_ids), sample)
+        idf = np.log1p((len(session_ptr) - 1) / np.maximum(count, 1))
+        steps = np.arange(-reach, reach + 1, dtype=np.float64)
+        return cls(
+            {
+                "session_ptr": session_ptr,
+                "item": item,
+                "posting_ptr": posting_ptr,
+                "posting": posting,
+                "age": _ages(interactions),
+                "age_weight": np.exp(-age * np.arange(256) / 255).astype(np.float32),
+                "item_weight": idf.astype(np.float32),
+                "candidate_weight": ((1 + idf) ** rare).astype(np.float32),
+                "decay": np.exp(-np.arange(look) / decay).astype(np.float32),
+                "distance": np.exp(np.where(steps < 0, steps / before, -steps / after)).astype(np.float32),
+                "limits": np.array([sample, neighbors], dtype=np.int32),
+                **Vocabulary(interactions.item_ids).arrays(),
+            }
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
+        return cls(arrays)
+
+    def arrays(self) -> Arrays:
+        """Everything that the model is."""
+        return dict(self._arrays)
+
+    @classmethod
+    def ready(cls) -> bool:
+        """Whether a question is answered at once."""
+        return cls._warm
+
+    @classmethod
+    def warm(cls) -> None:
+        """Compiles the kernels, or reads them from the cache of an earlier run; may take seconds, once per process."""
+        with cls._warming:
+            if cls._warm:
+                return
+            from thinslice.models.interactions import from_columns
+
+            world = from_columns(["s", "s", "t", "t"], ["a", "b", "b", "c"], [1.0, 2.0, 3.0, 4.0])
+            model = cls.fit(world)
+            codes, _ = model.recommend_codes(np.array([0, 1], dtype=np.int32), 2)
+            model._terms(np.array([0, 1], dtype=np.int32), codes)
+            SessionKNN._warm = True
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """The vocabulary, one id a code."""
+        return self._vocabulary
+
+    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
+        """The best `k` items for a session, best first; items without any vote are left out.
+
+        Args:
+            session: Item ids, oldest first; unknown ones are passed over.
+            k: Length of the list.
+            allowed: Mask over `item_ids`, shape (items,); None allows all.
+        """
+        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
+        names = self._vocabulary
+        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
+
+    def recommend_codes(
+        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first."""
+        known, weight, table, neighbor, mask, score, touched = self._room()
+        mask_of_items = ALL_ALLOWED if allowed is None else allowed
+        if mask_of_items.size not in (0, len(self._vocabulary)):
+            raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {mask_of_items.size}.")
+        if allowed is not None and not mask_of_items.flags.c_contiguous:
+            mask_of_items = np.ascontiguousarray(mask_of_items)
+        found: tuple[NDArray[np.int32], NDArray[np.float32]] = _kernel().rank(
+            session, *self._index, self._sample, self._neighbors, min(k, len(self._vocabulary)),
+            mask_of_items, known, weight, table, neighbor, mask, score, touched,
+        )  # fmt: skip
+        return found
+
+    def explain(self, session: Sequence[str], item_id: str) -> Reason:
+        """Which session items gave how much of the score of one item."""
+        return self.explain_all(session, [item_id])[0]
+
+    def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
+        """`explain` for a whole slate in one pass."""
+        distinct = list(dict.fromkeys(item_id for item_id in item_ids if item_id in self._vocabulary.code))
+        known, parts, total = self._terms(self._vocabulary.codes(session), self._vocabulary.codes(distinct))
+        names = [self._vocabulary[code] for code in known.tolist()]
+        reasons = {}
+        for slot, item_id in enumerate(distinct):
+            score = float(total[slot])
+            whole = float(parts[slot].sum())
+            shares = parts[slot] * (score / whole) if whole > 0 else parts[slot]
+            terms = {name: part for name, part in zip(names, shares.tolist(), strict=True) if part > 0}
+            reasons[item_id] = Reason(item_id, score, terms)
+        return [reasons.get(item_id, Reason(item_id, 0.0, {})) for item_id in item_ids]
+
+    def _terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+        known, weight, table, neighbor, mask, score, _ = self._room()
+        found: tuple[NDArray[Any], ...] = _kernel().terms(
+            session, codes, *self._index, self._sample, self._neighbors, known, weight, table, neighbor, mask, score
+        )
+        return found
+
+    def _room(self) -> tuple[NDArray[Any], ...]:
+        """This thread's scratch: about 8 bytes an item and 8 a sampled session."""
+        room: tuple[NDArray[Any], ...] | None = getattr(self._scratch, "room", None)
+        if room is None:
+            look = len(self._arrays["decay"])
+            room = (
+                np.empty(look, np.int32), np.empty(look, np.float32), np.empty(1 << look, np.float32),
+                np.empty(self._sample, np.int32), np.empty(self._sample, np.int32),
+                np.zeros(len(self._vocabulary), np.float32), np.empty(len(self._vocabulary), np.int32),
+            )  # fmt: skip
+            self._scratch.room = room
+        return room
+
+
+def _kernel() -> Any:
+    """The compiled loops; imported late, because the compiler takes half a second that `thinslice --help` has not."""
+    from thinslice.models import knn_kernel
+
+    return knn_kernel
+
+
+def _check_settings(**settings: float) -> None:
+    for name in ("sample", "neighbors", "reach", "look"):
+        if settings[name] < 1 or settings[name] != int(settings[name]):
+            raise BadInput(f"{name} must be a whole number of at least 1, got {settings[name]}.")
+    if settings["look"] > LONGEST_LOOK:
+        raise BadInput(f"look must be at most {LONGEST_LOOK}, got {settings['look']}.")
+    for name in ("decay", "before", "after"):
+        if not 0.1 <= settings[name] <= 1e6:
+            raise BadInput(f"{name} must be between 0.1 and 1,000,000 clicks, got {settings[name]}.")
+    for name in ("rare", "age"):
+        if not 0 <= settings[name] <= 20:
+            raise BadInput(f"{name} must be between 0 and 20, got {settings[name]}.")
+
+
+def _ages(interactions: Interactions) -> NDArray[np.uint8]:
+    """Age of each session's last click within the log, 0 (newest) to 255 (oldest); by position if order only."""
+    sessions = len(interactions.session_ptr) - 1
+    if sessions == 0:
+        return np.empty(0, dtype=np.uint8)
+    if interactions.order_only:
+        ended = np.arange(sessions, dtype=np.float64)
+    else:
+        ended = interactions.time[interactions.session_ptr[1:] - 1]
+    span = max(float(ended[-1] - ended[0]), 1e-9)
+    age: NDArray[np.uint8] = np.clip(np.rint((ended[-1] - ended) / span * 255), 0, 255).astype(np.uint8)
+    return age
+
+
+def _readable(array: NDArray[Any]) -> NDArray[Any]:
+    """A plain read-only view, so that memory-mapped arrays and those in memory share one compiled kernel."""
+    view = np.ascontiguousarray(np.asarray(array)).view()
+    view.flags.writeable = False
+    return view
