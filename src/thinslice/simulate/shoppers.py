@@ -28,10 +28,10 @@ COLOR_SHARE = (0.19, 0.16, 0.14, 0.13, 0.11, 0.1, 0.09, 0.08)
 PATTERN_SHARE = (0.34, 0.24, 0.22, 0.2)
 """How many shoppers like each pattern best, in the order of `PATTERNS`."""
 
-FAVORITE_COLOR, SECOND_COLOR, FAVORITE_PATTERN, FAVORITE_SHAPE, WANTED_KIND = 3.0, 1.0, 1.1, 0.5, 0.9
+FAVORITE_COLOR, SECOND_COLOR, FAVORITE_PATTERN, FAVORITE_SHAPE, WANTED_KIND = 3.6, 0.8, 1.1, 0.5, 0.9
 """What a match adds to an item's utility (log odds)."""
 
-CLICK_AT, CART_AT, BUY_SHARE, STAY_IN_KIND = 5.6, 6.6, 0.6, 0.35
+CLICK_AT, CART_AT, BUY_SHARE, STAY_IN_KIND = 7.0, 7.3, 0.6, 0.35
 """Utility at which half of those who look click, or half of those who view fill the cart; carts paid; shelf walks."""
 
 
