@@ -4,7 +4,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -165,7 +165,7 @@ def role_of(place: int, margin: float | None) -> str:
     return "driver" if margin is None else "guardrail"
 
 
-def _complaints(experiment: Experiment) -> Iterable[str]:
+def _complaints(experiment: Experiment) -> Iterator[str]:
     names = [variant.name for variant in experiment.variants]
     metrics = [metric.name for metric in experiment.metrics]
     policies = [variant.policy for variant in experiment.variants]
@@ -205,12 +205,12 @@ def _complaints(experiment: Experiment) -> Iterable[str]:
         yield f"there are {goals} goals; an experiment has exactly one, the others are drivers or guardrails."
 
 
-def _bad_name(kind: str, name: str) -> Iterable[str]:
+def _bad_name(kind: str, name: str) -> Iterator[str]:
     if not re.fullmatch(NAME_PATTERN[1:-1], name):
         yield f"{kind} {name!r} is no name: 1 to 64 of a-z, 0-9, _ and -."
 
 
-def _weight_complaints(experiment: Experiment) -> Iterable[str]:
+def _weight_complaints(experiment: Experiment) -> Iterator[str]:
     weights = [variant.weight for variant in experiment.variants]
     for variant in experiment.variants:
         if not 0 <= variant.weight <= 1:
@@ -221,7 +221,7 @@ def _weight_complaints(experiment: Experiment) -> Iterable[str]:
         yield "fewer than 2 variants have a weight above 0, so there is nothing to compare."
 
 
-def _time_complaints(experiment: Experiment) -> Iterable[str]:
+def _time_complaints(experiment: Experiment) -> Iterator[str]:
     times = {name: getattr(experiment, name) for name in ("started_at", "ends_at", "stopped_at")}
     for name, value in times.items():
         if value is not None and value.tzinfo is None:
@@ -233,7 +233,7 @@ def _time_complaints(experiment: Experiment) -> Iterable[str]:
             yield f"{name} ({value.isoformat()}) lies before started_at ({start.isoformat()})."
 
 
-def _metric_complaints(metric: Metric) -> Iterable[str]:
+def _metric_complaints(metric: Metric) -> Iterator[str]:
     for field, column in [("numerator", metric.numerator), ("denominator", metric.denominator)]:
         if column is not None and column not in UNIT_COLUMNS:
             yield f"{field} {column!r} of metric {metric.name!r} is unknown (there is: {', '.join(UNIT_COLUMNS)})."

@@ -1,0 +1,169 @@
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.stats
+import tea_tasting as tt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinslice.errors import StatisticsError, TooFewUnits
+from thinslice.stats import Quotient, Sample, cuped_theta, effect, fieller, log_ratio, merge, moments, sample
+
+COLUMNS = ("orders", "revenue", "sessions", "before", "sessions_before")
+
+
+def shop(rng, n, lift=1.0):
+    taste = rng.gamma(2.0, 1.0, n)
+    sessions_before = rng.poisson(taste) + 1
+    sessions = rng.poisson(taste) + 1
+    orders = rng.binomial(sessions, 0.2 * lift)
+    return {
+        "orders": orders, "revenue": orders * rng.lognormal(3, 1, n), "sessions": sessions,
+        "before": rng.binomial(sessions_before, 0.2) * 20.0, "sessions_before": sessions_before,
+    }  # fmt: skip
+
+
+def two_arms():
+    rng = np.random.default_rng(7)
+    return shop(rng, 1_500), shop(rng, 1_200, 1.15)
+
+
+def tea(metric):
+    control, treatment = two_arms()
+    sizes = (len(control["orders"]), len(treatment["orders"]))
+    table = {name: np.concatenate([control[name], treatment[name]]) for name in COLUMNS}
+    table |= {"variant": np.repeat([0, 1], sizes), "user": np.arange(sum(sizes))}
+    return tt.Experiment(m=metric).analyze(pa.table(table))["m"]
+
+
+def ours(metric, covariate=None):
+    arms = [moments(arm) for arm in two_arms()]
+    return effect(*(sample(arm, metric, covariate=covariate, pooled=merge(arms)) for arm in arms))
+
+
+@pytest.mark.parametrize(
+    ("metric", "mine"),
+    [
+        (tt.Mean("revenue"), (Quotient("revenue"),)),
+        (tt.RatioOfMeans("orders", "sessions"), (Quotient("orders", "sessions"),)),
+        (tt.Mean("revenue", "before"), (Quotient("revenue"), Quotient("before"))),
+        (
+            tt.RatioOfMeans("orders", "sessions", "before", "sessions_before"),
+            (Quotient("orders", "sessions"), Quotient("before", "sessions_before")),
+        ),
+    ],
+    ids=["mean", "ratio", "mean with covariate", "ratio with covariate"],
+)
+def test_every_number_is_that_of_tea_tasting(metric, mine):
+    theirs, got = tea(metric), ours(*mine)
+    assert got.mean_control == pytest.approx(theirs.control, rel=1e-9)
+    assert got.mean_treatment == pytest.approx(theirs.treatment, rel=1e-9)
+    assert got.effect_size == pytest.approx(theirs.effect_size, rel=1e-9)
+    assert got.effect_size_ci == pytest.approx((theirs.effect_size_ci_lower, theirs.effect_size_ci_upper), rel=1e-9)
+    assert got.rel_effect_size == pytest.approx(theirs.rel_effect_size, rel=1e-9)
+    relative = (theirs.rel_effect_size_ci_lower, theirs.rel_effect_size_ci_upper)
+    assert got.rel_effect_size_ci == pytest.approx(relative, rel=1e-9)
+    assert got.pvalue == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.lists(st.floats(-100, 100), min_size=2, max_size=30))
+def test_the_p_value_is_welchs(first, second):
+    got = effect(*(sample(moments({"y": arm}), Quotient("y")) for arm in (first, second)))
+    if min(np.var(first), np.var(second)) < 1e-6:
+        return
+    theirs = scipy.stats.ttest_ind(second, first, equal_var=False)
+    assert got.pvalue == pytest.approx(theirs.pvalue, rel=1e-6, abs=1e-12)
+    low, high = theirs.confidence_interval(0.95)
+    assert got.effect_size_ci == pytest.approx((low, high), rel=1e-6, abs=1e-6)
+
+
+@given(st.floats(0.1, 50), st.floats(0.1, 50), st.floats(0.01, 100), st.floats(0.01, 100), st.integers(2, 500))
+def test_swapping_the_sides_turns_the_effect_around(one, other, var_one, var_other, n):
+    a, b = Sample(n, one, var_one), Sample(n + 3, other, var_other)
+    there, back = effect(a, b), effect(b, a)
+    assert there.effect_size == -back.effect_size
+    assert there.pvalue == pytest.approx(back.pvalue)
+    assert there.effect_size_ci[0] == pytest.approx(-back.effect_size_ci[1])
+    ends = [None if end is None else 1 / (1 + end) - 1 for end in back.rel_effect_size_ci]
+    if None not in ends and None not in there.rel_effect_size_ci and min(ends) > -0.999:
+        assert there.rel_effect_size_ci == pytest.approx((ends[1], ends[0]), rel=1e-5)
+
+
+@given(st.floats(0.001, 1000))
+def test_money_in_cents_or_in_euros_reads_the_same(scale):
+    a, b = Sample(100, 5.0, 9.0), Sample(120, 5.5, 8.0)
+    small = effect(a, b)
+    large = effect(*(Sample(s.n, s.mean * scale, s.var * scale**2) for s in (a, b)))
+    assert large.pvalue == pytest.approx(small.pvalue)
+    assert large.rel_effect_size_ci == pytest.approx(small.rel_effect_size_ci)
+
+
+def test_fieller_is_the_test_turned_around():
+    mean_c, var_c, mean_t, var_t, quantile = 4.0, 0.3, -1.0, 0.2, 1.96
+    got = fieller(mean_c, var_c, mean_t, var_t, quantile=quantile)
+    for end in got.ci:
+        ratio = 1 + end
+        assert abs(mean_t - ratio * mean_c) / math.sqrt(var_t + ratio**2 * var_c) == pytest.approx(quantile)
+
+
+def test_fieller_and_log_ratio_agree_where_both_are_right():
+    numbers = (10.0, 0.01, 10.5, 0.012)
+    assert fieller(*numbers, quantile=1.96).ci == pytest.approx(log_ratio(*numbers, quantile=1.96).ci, abs=2e-4)
+
+
+def test_a_relative_change_of_nothing_does_not_exist():
+    got = effect(Sample(50, 0.0, 0.0), Sample(50, 0.2, 0.16))
+    assert (got.rel_effect_size, got.rel_effect_size_ci) == (None, None)
+    assert got.effect_size_ci[0] > 0
+    assert fieller(0.1, 1.0, -0.3, 1.0, quantile=1.96).ci == (None, None)
+
+
+def test_an_all_zero_metric_has_no_p_value():
+    zero = sample(moments({"y": [0, 0, 0]}), Quotient("y"))
+    got = effect(zero, zero)
+    assert (got.effect_size, got.effect_size_ci, got.pvalue) == (0.0, None, None)
+
+
+def test_a_constant_that_is_no_round_number_varies_by_nothing():
+    constant = moments({"y": np.full(1000, 0.1), "x": np.full(1000, 0.3)})
+    assert sample(constant, Quotient("y")).var == 0
+    doubled = moments({"x": np.arange(1, 50) / 7, "y": 2 * np.arange(1, 50) / 7})
+    assert sample(doubled, Quotient("y", "x")).var == 0
+
+
+def test_one_unit_is_not_enough():
+    with pytest.raises(TooFewUnits, match="needs at least 2 units, got 1"):
+        sample(moments({"y": [1.0]}), Quotient("y"))
+
+
+def test_a_ratio_over_nothing_is_refused():
+    with pytest.raises(StatisticsError, match="'x' sums to zero over 2 units"):
+        sample(moments({"y": [1, 2], "x": [0, 0]}), Quotient("y", "x"))
+    with pytest.raises(StatisticsError, match="all variants together"):
+        sample(moments({"y": [1, 2], "x": [0, 1]}), Quotient("y"), covariate=Quotient("x"))
+
+
+def test_theta_is_the_slope_of_a_regression():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=200)
+    y = 3 * x + rng.normal(size=200)
+    theta = cuped_theta(moments({"x": x, "y": y}), Quotient("y"), Quotient("x"))
+    assert theta == pytest.approx(scipy.stats.linregress(x, y).slope)
+    assert cuped_theta(moments({"x": np.ones(9), "y": np.arange(9)}), Quotient("y"), Quotient("x")) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lift", [1.0, 1.2])
+def test_intervals_of_means_and_ratios_cover_in_95_percent(lift):
+    rng = np.random.default_rng(0)
+    runs, truths = 2_000, {"mean": 0.2 * 3, "ratio": 0.2}
+    covered = dict.fromkeys(["mean", "ratio", "mean %", "ratio %"], 0)
+    for _ in range(runs):
+        arms = [moments(shop(rng, 500)), moments(shop(rng, 500, lift))]
+        for name, metric in [("mean", Quotient("orders")), ("ratio", Quotient("orders", "sessions"))]:
+            got = effect(*(sample(arm, metric) for arm in arms))
+            covered[name] += got.effect_size_ci[0] <= truths[name] * (lift - 1) <= got.effect_size_ci[1]
+            covered[f"{name} %"] += got.rel_effect_size_ci[0] <= lift - 1 <= got.rel_effect_size_ci[1]
+    assert all(0.937 <= count / runs <= 0.963 for count in covered.values()), covered
