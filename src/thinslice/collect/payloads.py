@@ -133,10 +133,10 @@ class WireOrder(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: str | None = None
 
 
-class Rejection(msgspec.Struct, frozen=True):
+class Rejection(NamedTuple):
     """Why one record of a batch was refused: where, a code for programs, a sentence, the field, what to send."""
 
-    index: int
+    index: int  # type: ignore[assignment] # the contract's word
     code: str
     message: str
     field: str

@@ -21,7 +21,8 @@ class Availability:
     """
 
     def __init__(self, item_ids: Sequence[str], available: Mapping[str, bool]) -> None:
-        self.codes: dict[str, int] = {item_id: code for code, item_id in enumerate(item_ids)}
+        codes: dict[str, int] | None = getattr(item_ids, "code", None)  # a vocabulary knows its codes already
+        self.codes = {item_id: code for code, item_id in enumerate(item_ids)} if codes is None else codes
         self._known: NDArray[np.bool_] = np.zeros(len(item_ids), dtype=np.bool_)
         self._available: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
         self._known_count = 0

@@ -36,7 +36,7 @@ def climb(
     *,
     rungs: Sequence[Rung],
     catalog: Iterable[str] = (),
-    last_good: Sequence[SlateItem] = (),
+    last_good: Iterable[SlateItem] = (),
     without: Set[str] = frozenset(),
     title: Title = str,
     failed: Failed | None = None,
@@ -88,7 +88,7 @@ def climb(
                 break
     if not chosen:
         chosen = [
-            SlateItem(item_id=item.item_id, score=0.0, source="last-good", reason=item.reason)
+            SlateItem(item_id=item.item_id, score=0.0, source="last-good", reason="Shown here before")
             for item in last_good
             if item.item_id not in taken
         ][:k]
@@ -106,10 +106,13 @@ def _reasons(model: Model, session: Sequence[str], item_ids: Sequence[str], titl
         return ["Popular now"] * len(item_ids)
     if model.name == "newest":
         return ["New in the catalog"] * len(item_ids)
-    causes = getattr(model, "causes", None)
-    if causes is not None:
-        return [because(cause, title) for cause in causes(session, item_ids)]
-    return [because(strongest(model.explain(session, item_id)), title) for item_id in item_ids]
+    explain_all = getattr(model, "explain_all", None)
+    reasons: Iterable[Reason] = (
+        explain_all(session, item_ids)
+        if explain_all is not None
+        else (model.explain(session, item_id) for item_id in item_ids)
+    )
+    return [because(strongest(reason), title) for reason in reasons]
 
 
 def strongest(reason: Reason) -> str | None:

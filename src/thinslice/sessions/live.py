@@ -67,6 +67,14 @@ def apply(session: LiveSession | None, events: Sequence[Event], *, start: Start 
     return session
 
 
+def remember_bought(session: LiveSession, item_ids: Iterable[str]) -> LiveSession:
+    """The session with some more items that no slate should show again; the given session stays as it is."""
+    session = _copy(session)
+    session.bought += [item_id for item_id in dict.fromkeys(item_ids) if item_id not in session.bought]
+    del session.bought[:-BOUGHT_ITEMS]
+    return session
+
+
 def page_item(session_items: Sequence[str], item_id: str | None) -> str | None:
     """The item that the visitor looks at: the page's when it says, else the one seen last."""
     return item_id or (session_items[-1] if session_items else None)

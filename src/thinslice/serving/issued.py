@@ -1,0 +1,68 @@
+"""Recommendation ids carry our own seal, so that any worker knows an invented one without looking anywhere."""
+
+import base64
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from thinslice.errors import Corrupt
+
+_RANDOM = 11
+_SEAL = 9
+
+
+class RecommendationIds:
+    """Issues recommendation ids and tells them from invented ones.
+
+    An id is 32 characters: 11 random bytes and 9 bytes of HMAC-SHA256 over tenant and random bytes, in base32.
+
+    Args:
+        secret: The workspace's secret, the same in every worker.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def issue(self, tenant: str) -> str:
+        """A new id of this tenant."""
+        random = os.urandom(_RANDOM)
+        return base64.b32encode(random + self._seal(tenant, random)).decode("ascii").lower()
+
+    def issued(self, tenant: str, recommendation_id: str) -> bool:
+        """Whether this workspace issued an id for this tenant."""
+        if len(recommendation_id) != 32 or not recommendation_id.isascii():
+            return False
+        try:
+            content = base64.b32decode(recommendation_id.upper())
+        except ValueError:
+            return False
+        return hmac.compare_digest(content[_RANDOM:], self._seal(tenant, content[:_RANDOM]))
+
+    def _seal(self, tenant: str, random: bytes) -> bytes:
+        return hmac.digest(self._secret, tenant.encode() + b"\0" + random, "sha256")[:_SEAL]
+
+
+def read_secret(path: Path) -> bytes:
+    """The workspace's secret; the first process to ask makes it, readable by the owner alone.
+
+    Raises:
+        Corrupt: The file is not 32 bytes long.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was first; its secret holds
+        finally:
+            draft.unlink()
+    secret = path.read_bytes()
+    if len(secret) != 32:
+        raise Corrupt(f"{path} has {len(secret)} bytes instead of 32.", hint="Restore it from a backup.")
+    return secret
