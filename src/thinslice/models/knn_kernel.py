@@ -1,7 +1,7 @@
 """The compiled inner loops of session kNN: build the index, rank one session, break a ranking into its terms.
 
 Sessions are numbered by recency (a larger number is newer), so "the newest m sessions that contain any of these items"
-is an m-way merge of posting lists that are already sorted; no hash table. A neighbor is remembered with a bit mask of the
+is an m-way merge of posting lists that are already sorted; no hash table. A neighbor is remembered with a mask of the
 session items that it contains, so its similarity is a table look-up and choosing the k most similar is counting.
 Arrays are plain, read only here except for the scratch; each function is compiled once, for one set of types.
 """

@@ -1,7 +1,7 @@
 """Session kNN: what did those do next whose sessions looked like this one?
 
 The newest `sample` sessions that share any item with this one are found exactly (as in VMIS-kNN, Kersbergen et al.,
-SIGMOD 2022), the `neighbors` most similar of them vote for their items: a vote is worth similarity × age of the neighbor ×
+SIGMOD 2022), the `neighbors` most similar of them vote for their items: a vote is worth similarity × its age ×
 distance of the item from what both sessions share (as in STAN, Garg et al., SIGIR 2019).
 """
 
@@ -58,10 +58,10 @@ class SessionKNN:
         look: int = 9,
         decay: float = 1.5,
         reach: int = 30,
-        before: float = 4.0,
+        before: float = 2.0,
         after: float = 4.0,
         rare: float = 1.0,
-        age: float = 4.0,
+        age: float = 1.5,
     ) -> Self:
         """Builds the index.
 
