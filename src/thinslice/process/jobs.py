@@ -1,0 +1,226 @@
+"""The jobs process of `serve`: compacts, measures, sweeps and trains on a schedule, politely, apart from the answers.
+
+It runs at nice 19 with one thread. Training runs in a child of its own, so that a crash or a peak of memory there
+hurts nothing. What it did last stands in `run/jobs.json` for `doctor` and the console.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from thinslice.jobs.compact import is_due, log_bytes
+from thinslice.jobs.measure import measure_all
+from thinslice.jobs.schedule import Timer, lag_s, next_training
+from thinslice.jobs.train import news_of_tenants
+from thinslice.process.bond import die_with
+from thinslice.settings import Settings, Workspace, read_settings
+from thinslice.store.artifacts import FileArtifacts
+from thinslice.store.compact import Compactor
+from thinslice.store.lake import Lake
+from thinslice.store.live import LiveDB
+
+SWEEP_EVERY_S = 5.0
+MAINTAIN_EVERY_S = 1800.0
+LONGEST_TRAINING_S = 1800.0
+"""A training that takes longer is ended and counts as failed."""
+
+log = logging.getLogger("thinslice.jobs")
+
+
+class Jobs:
+    """The schedule of one workspace.
+
+    Args:
+        workspace: Where everything lies.
+        settings: As read at the start.
+    """
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self.workspace = workspace
+        self.settings = settings
+        self.lake = Lake(workspace.lake)
+        self.artifacts = FileArtifacts(workspace.models)
+        self.live = LiveDB(workspace.live, settings.live.map_mb)
+        self.compactor = Compactor(workspace)
+        tick = min(1.0, settings.lake.commit_every_s)
+        self.timers = {
+            "compact": Timer(tick, longest_s=30.0),
+            "measure": Timer(max(5.0, settings.lake.commit_every_s), longest_s=120.0),
+            "sweep": Timer(SWEEP_EVERY_S),
+            "train": Timer(1.0),
+            "maintain": Timer(MAINTAIN_EVERY_S, due_at=time.monotonic() + MAINTAIN_EVERY_S / 2),
+        }
+        self.state: dict[str, Any] = {"pid": os.getpid(), "errors": {}, "training": None, "training_lag_s": {}}
+        self._compacted_at = float("-inf")
+        self._bytes_then = 0
+        self._attempted: dict[str, tuple[float, tuple[int, int]]] = {}
+        self._training: tuple[str, subprocess.Popen[bytes], float] | None = None
+        self._measured_version = -1
+        self._stop = False
+
+    def stop(self) -> None:
+        """Asks the loop to end after the job in progress; a training in progress is dropped."""
+        self._stop = True
+
+    def run(self) -> None:
+        """Runs the jobs until stopped."""
+        try:
+            while not self._stop:
+                for name, job in self._jobs():
+                    if self._stop:
+                        break
+                    self._run(name, job)
+                time.sleep(0.1)
+        finally:
+            if self._training is not None:
+                process = self._training[1]
+                process.kill()
+                process.wait()
+            self.live.close()
+
+    def _jobs(self) -> list[tuple[str, Callable[[], None]]]:
+        return [
+            ("compact", self.compact),
+            ("sweep", self.sweep),
+            ("train", self.train),
+            ("measure", self.measure),
+            ("maintain", self.maintain),
+        ]
+
+    def _run(self, name: str, job: Callable[[], None]) -> None:
+        timer = self.timers[name]
+        start = time.monotonic()
+        if not timer.due(start):
+            return
+        try:
+            job()
+        except Exception as error:  # one broken job must not stop the others: it is logged, shown and tried again
+            timer.failed(time.monotonic())
+            log.exception("the job %r failed (%s in a row)", name, timer.failures)
+            self.state["errors"][name] = {"message": str(error) or repr(error), "at": now_text()}
+            self.write_state()
+        else:
+            timer.done(start)
+            if self.state["errors"].pop(name, None) is not None:
+                self.write_state()
+
+    def compact(self) -> None:
+        """Brings the logs into the lake when it is time."""
+        waited = time.monotonic() - self._compacted_at
+        if not is_due(self.settings.lake, waited_s=waited, grown_bytes=log_bytes(self.workspace) - self._bytes_then):
+            return
+        self._compacted_at = time.monotonic()
+        counts = self.compactor.run_once(datetime.now(UTC))
+        self._bytes_then = log_bytes(self.workspace)
+        self.state["compacted_at"] = now_text()
+        self.state["compacted"] = str(counts)
+        self.write_state()
+
+    def sweep(self) -> None:
+        """Drops live sessions that have expired."""
+        self.live.sweep(now=time.time())
+
+    def measure(self) -> None:
+        """Writes the report of every running experiment for the console."""
+        measure_all(self.workspace, datetime.now(UTC))
+        self.state["measured_at"] = now_text()
+
+    def maintain(self) -> None:
+        """Joins small files of the lake and drops old ones that no model and no report names."""
+        maintain(self.lake, self.artifacts, list(self.settings.tenants))
+        self.state["maintained_at"] = now_text()
+        self.write_state()
+
+    def train(self) -> None:
+        """Looks after the training in progress; starts the next one when one is due."""
+        if self._training is not None:
+            self._look_after_training()
+            return
+        every_s = self.settings.training.every_s
+        news = news_of_tenants(self.lake, self.artifacts, list(self.settings.tenants), self._attempted)
+        now = time.time()
+        lag = {tenant: round(seconds, 1) for tenant, seconds in lag_s(news, now, every_s).items()}
+        if lag != self.state["training_lag_s"]:
+            self.state["training_lag_s"] = lag
+            self.write_state()
+        tenant = next_training(news, now, every_s)
+        if tenant is None:
+            return
+        command = [sys.executable, "-m", "thinslice.process.training", "--workspace", str(self.workspace.root)]
+        command += ["--tenant", tenant, "--parent", str(os.getpid())]
+        self._attempted[tenant] = (now, (self.lake.version("events"), self.lake.version("items")))
+        self._training = (tenant, subprocess.Popen(command, stdin=subprocess.DEVNULL), time.monotonic())
+        self.state["training"] = tenant
+        self.write_state()
+
+    def _look_after_training(self) -> None:
+        if self._training is None:
+            return
+        tenant, process, started = self._training
+        code = process.poll()
+        if code is None and time.monotonic() - started > LONGEST_TRAINING_S:
+            process.kill()
+            code = process.wait()
+        if code is None:
+            return
+        self._training = None
+        self.state["training"] = None
+        took = time.monotonic() - started
+        if code == 0:
+            self.state.setdefault("trained", {})[tenant] = {"at": now_text(), "took_s": round(took, 2)}
+            self.write_state()
+        else:
+            raise RuntimeError(f"training {tenant} ended with code {code} after {took:.1f} s; see the service's log")
+
+    def write_state(self) -> None:
+        """Tells `doctor` and the console what the jobs did last."""
+        draft = self.workspace.run / "jobs.draft"
+        draft.write_text(json.dumps(self.state), encoding="utf-8")
+        draft.replace(self.workspace.run / "jobs.json")
+
+
+def maintain(lake: Lake, artifacts: FileArtifacts, tenants: Sequence[str]) -> None:
+    """Optimizes the lake; vacuum keeps every version that a kept model names."""
+    named = {
+        int(row["lake_version"]) for tenant in tenants for row in artifacts.versions(tenant) if row["lake_version"]
+    }
+    lake.maintain(keep_versions=named)
+
+
+def now_text() -> str:
+    """The time as it stands in `jobs.json`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the jobs process; see `thinslice.process.parent` for its command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args(arguments)
+    die_with(options.parent)
+    os.nice(19)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s jobs %(levelname)s %(message)s")
+    workspace = Workspace(options.workspace)
+    jobs = Jobs(workspace, read_settings(workspace))
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        jobs.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    jobs.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

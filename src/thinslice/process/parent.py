@@ -1,0 +1,245 @@
+"""The parent of `serve`: opens the port, starts web workers and the jobs process, restarts what dies, drains at the end.
+
+It imports nothing heavy and computes nothing, so that it is always there. The port belongs to it: while a worker is
+dead, waiting connections stay in the queue of the socket and the next worker answers them.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from thinslice.errors import BadInput, StoreError
+from thinslice.process.bond import ONE_THREAD
+from thinslice.settings import Settings, Workspace
+
+GRACE_S = 8.0
+"""How long children may take to finish their work after SIGTERM, in seconds; then they are killed."""
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+CALM_S = 10.0
+"""A child that lived this long is restarted at once; sooner deaths double the pause, up to the longest."""
+
+POLL_S = 0.05
+
+log = logging.getLogger("thinslice.process")
+
+
+@dataclass
+class Child:
+    """One process that shall always run."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    pass_fds: tuple[int, ...] = ()
+    process: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    pause_s: float = 0.0
+    restarts: int = 0
+    stderr: Path | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self.process.pid if self.process is not None else None
+
+
+@dataclass
+class Service:
+    """A running service: the parent's view.
+
+    Args:
+        workspace: Must hold thinslice.toml.
+        settings: As read from it.
+        host: Where to listen.
+        port: 0 takes any free one; `url` tells which.
+        workers: Number of web workers.
+        extra: Further children by name, for the demo's shoppers: command lines.
+    """
+
+    workspace: Workspace
+    settings: Settings
+    host: str
+    port: int
+    workers: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Takes the workspace and the port, then starts every child.
+
+        Raises:
+            StoreError: Another service runs in this workspace.
+            BadInput: The address cannot be listened on.
+        """
+        self.workspace.run.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.workspace.run / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise StoreError(
+                f"a service is already running in {self.workspace.root}.",
+                hint=f"Its process ids are in {self.workspace.run / 'service.json'}.",
+            ) from None
+        try:
+            self._socket = listen(self.host, self.port)
+        except OSError as error:
+            self._lock.close()
+            raise BadInput(
+                f"{self.host}:{self.port} cannot be listened on: {error.strerror or error}.",
+                hint="Another --port or --host?",
+            ) from None
+        self.port = self._socket.getsockname()[1]
+        metrics = self.workspace.run / "metrics"
+        for folder in (metrics, self.workspace.run / "counters"):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        base = {**os.environ, **self.environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        descriptor = self._socket.fileno()
+        common = ["--workspace", str(self.workspace.root), "--parent", str(os.getpid())]
+        for number in range(1, self.workers + 1):
+            command = [sys.executable, "-m", "thinslice.process.worker", *common]
+            command += ["--fd", str(descriptor), "--name", f"w{number}"]
+            self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, (descriptor,)))
+        command = [sys.executable, "-m", "thinslice.process.jobs", *common]
+        self.children.append(Child("jobs", command, {**base, **ONE_THREAD}))
+        for child in self.children:
+            self._start(child)
+        self._write()
+
+    @property
+    def url(self) -> str:
+        """Where the service answers."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return f"http://{host}:{self.port}"
+
+    def add(self, name: str, command: Sequence[str], *, stderr: Path | None = None) -> None:
+        """Starts one more child, which is restarted and drained like the others."""
+        child = Child(name, command, {**os.environ, **self.environment, **ONE_THREAD}, stderr=stderr)
+        self.children.append(child)
+        self._start(child)
+        self._write()
+
+    def tend(self) -> bool:
+        """Restarts what has died, after its pause; returns whether anything changed."""
+        changed = False
+        now = time.monotonic()
+        for child in self.children:
+            if child.process is not None and child.process.poll() is not None:
+                lived = now - child.started_at
+                short = lived < CALM_S
+                child.pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * child.pause_s)) if short else 0.0
+                child.start_at = now + child.pause_s
+                log.warning(
+                    "%s (pid %s) ended with code %s after %.1f s; it starts again in %.1f s",
+                    child.name, child.pid, child.process.returncode, lived, child.pause_s,
+                )  # fmt: skip
+                self._forget(child.process.pid)
+                child.process = None
+                changed = True
+            if child.process is None and now >= child.start_at:
+                child.restarts += 1
+                self._start(child)
+                changed = True
+        if changed:
+            self._write()
+        return changed
+
+    def run(self, *, also: Callable[[], None] | None = None) -> None:
+        """Tends the children until SIGTERM or SIGINT, then drains.
+
+        Args:
+            also: Called about 20 times a second, for what the demo has to do meanwhile.
+        """
+        stop = []
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            stop.append(number)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while not stop:
+                self.tend()
+                if also is not None:
+                    also()
+                time.sleep(POLL_S)
+        finally:
+            self.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Drains the whole tree: SIGTERM to all, and what is left after the grace is killed."""
+        running = [child.process for child in self.children if child.process is not None]
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline and any(process.poll() is None for process in running):
+            time.sleep(POLL_S)
+        for process in running:
+            if process.poll() is None:
+                log.warning("pid %s did not end within %.0f s and is killed", process.pid, GRACE_S)
+                process.kill()
+            process.wait()
+        self._socket.close()
+        (self.workspace.run / "service.json").unlink(missing_ok=True)
+        self._lock.close()
+
+    def _start(self, child: Child) -> None:
+        with child.stderr.open("ab") if child.stderr else open(os.devnull, "ab") as sink:  # noqa: PTH123
+            child.process = subprocess.Popen(
+                child.command,
+                env=dict(child.environment),
+                pass_fds=child.pass_fds,
+                stdin=subprocess.DEVNULL,
+                stderr=sink if child.stderr else None,
+                start_new_session=True,
+            )
+        child.started_at = time.monotonic()
+
+    def _forget(self, pid: int) -> None:
+        """Drops the gauges of a dead worker; its counters stay, so that sums never go back."""
+        for path in (self.workspace.run / "metrics").glob(f"gauge_live*_{pid}.db"):
+            path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        """Tells operators and `doctor` which processes run."""
+        state = {
+            "pid": os.getpid(),
+            "url": self.url,
+            "processes": {child.name: child.pid for child in self.children},
+            "restarts": {child.name: child.restarts for child in self.children},
+        }
+        draft = self.workspace.run / "service.draft"
+        draft.write_text(json.dumps(state), encoding="utf-8")
+        draft.replace(self.workspace.run / "service.json")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket that workers inherit."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

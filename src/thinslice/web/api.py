@@ -1,0 +1,164 @@
+"""The JSON API: events in, slates out, the catalog and orders from the shop's server, and what an operator asks."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from thinslice.collect.payloads import WireCatalogItem, WireEvent, WireOrder
+from thinslice.errors import BadInput, BadRecord
+from thinslice.records import RecommendationRequest
+from thinslice.web.counters import exposition
+from thinslice.web.door import Answer, Call, JsonRoute
+from thinslice.web.openapi import openapi
+
+BROWSER = frozenset({"publishable", "secret"})
+SERVER = frozenset({"secret"})
+OPEN: frozenset[str] = frozenset()
+
+MAX_K = 500
+"""A longer slate is refused."""
+
+_decode_request = msgspec.json.Decoder(RecommendationRequest).decode
+
+
+async def events(call: Call) -> Answer:
+    """Takes a batch of events: 202 when they are durable, 400 when all are bad."""
+    key = call.holder
+    result = await call.context.intake.events(call.body, key, call.now, headers=call.headers)
+    call.context.counters.events(key.tenant, accepted=result.accepted, rejected=len(result.rejected))
+    return intake_answer(result, 202)
+
+
+async def items(call: Call) -> Answer:
+    """Takes catalog items: in every slate within one second."""
+    return intake_answer(await call.context.intake.items(call.body, call.holder, call.now), 202)
+
+
+async def orders(call: Call) -> Answer:
+    """Takes orders from the shop's server: the only door through which revenue counts."""
+    return intake_answer(await call.context.intake.orders(call.body, call.holder, call.now), 202)
+
+
+def intake_answer(result: Any, status: int) -> Answer:
+    """What became of a batch; an all-bad one is a 400 in the one error shape, with every rejection beside it."""
+    rejected = [rejection._asdict() for rejection in result.rejected]
+    value = {
+        "accepted": result.accepted,
+        "rejected": rejected,
+        "not_stored_no_consent": result.not_stored_no_consent,
+    }
+    if rejected and not result.accepted and not result.not_stored_no_consent:
+        first = rejected[0]
+        error = {name: first[name] for name in ("code", "message", "field", "hint")}
+        return Answer(400, {"error": error, **value})
+    return Answer(status, value)
+
+
+async def recommendations(call: Call) -> Answer:
+    """One slate, with the source and the reason of each item."""
+    start = time.perf_counter()
+    key = call.holder
+    try:
+        request = _decode_request(call.body)
+    except msgspec.ValidationError as error:
+        message, _, field = str(error).partition(" - at ")
+        field = field.strip("`").removeprefix("$.")
+        raise BadRecord("wrong_type", f"{message}.", field=field, hint="See /openapi.json.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"the body is no JSON object: {error}.", hint='Send {"visitor_id": "…", "k": 20}.') from None
+    check_request(request)
+    answer = call.context.recommender.recommend(key.tenant, request, key.kind, call.now)
+    call.context.counters.slate(
+        key.tenant,
+        latency_ms=(time.perf_counter() - start) * 1000,
+        model=call.context.recommender.policy(key.tenant, answer.policy).model,
+        sources=[item.source for item in answer.items],
+    )
+    return Answer(200, answer)
+
+
+def check_request(request: RecommendationRequest) -> None:
+    """Refuses what no slate can be made for.
+
+    Raises:
+        BadRecord: The length, an id or the consent is out of range.
+    """
+    if not 1 <= request.k <= MAX_K:
+        raise BadRecord("out_of_range", f"k is {request.k}.", field="k", hint=f"Ask for 1 to {MAX_K} items.")
+    if request.consent not in (None, "none", "measurement", "personalization"):
+        raise BadRecord(
+            "unknown_value", f"consent is {request.consent[:40]!r}.", field="consent",
+            hint="Send none, measurement or personalization, or leave it out.",
+        )  # fmt: skip
+    if not 1 <= len(request.placement) <= 64:
+        raise BadRecord(
+            "out_of_range", f"placement has {len(request.placement)} characters.", field="placement",
+            hint="A placement's name has 1 to 64 characters.",
+        )  # fmt: skip
+    for field in ("visitor_id", "session_id", "user_id", "item_id"):
+        value = getattr(request, field)
+        if value is not None and not 1 <= len(value) <= 256:
+            raise BadRecord(
+                "out_of_range", f"{field} has {len(value)} characters.", field=field,
+                hint="An id has 1 to 256 characters; leave it out when there is none.",
+            )  # fmt: skip
+    if request.items is not None and len(request.items) > 1000:
+        raise BadRecord(
+            "out_of_range", f"items holds {len(request.items)} ids.", field="items", hint="Send the newest 50."
+        )
+
+
+async def healthz(call: Call) -> Answer:
+    """This worker answers."""
+    return Answer(200, {"status": "ok", "worker": call.context.worker_name})
+
+
+async def readyz(call: Call) -> Answer:
+    """200 only when a first slate can be served; else 503 with what is waited for."""
+    waiting = call.context.recommender.waiting()
+    if waiting:
+        return Answer(
+            503,
+            {"error": {"code": "not_ready", "message": waiting, "field": "",
+                       "hint": "Import or send items or events; `thinslice doctor` says more."}},
+            ((b"retry-after", b"1"),),
+        )  # fmt: skip
+    return Answer(200, {"status": "ready", "worker": call.context.worker_name})
+
+
+async def metrics(call: Call) -> Answer:
+    """Counters of all workers for a Prometheus scraper."""
+    return Answer(
+        200,
+        exposition(call.context.metrics_folder),
+        content_type=b"text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+async def document(_call: Call) -> Answer:
+    """This API as OpenAPI."""
+    return Answer(200, openapi(API))
+
+
+INTAKE = {
+    202: "Durable. {accepted, rejected: [{index, code, message, field, hint}], not_stored_no_consent}",
+    400: "All records are bad.",
+    413: "Over 1 MB or 1,000 records.",
+    503: "The disk is full; nothing was taken; retry.",
+}
+
+API = [
+    JsonRoute("POST", "/v1/events", events, BROWSER, "Events, in batches.", list[WireEvent] | WireEvent, INTAKE),
+    JsonRoute(
+        "POST", "/v1/recommendations", recommendations, BROWSER, "One slate.", RecommendationRequest,
+        {200: "{recommendation_id, policy, model_version, items: [{item_id, score, source, reason}]}"},
+    ),
+    JsonRoute("PUT", "/v1/items", items, SERVER, "Catalog items.", list[WireCatalogItem] | WireCatalogItem, INTAKE),
+    JsonRoute("POST", "/v1/orders", orders, SERVER, "Orders.", list[WireOrder] | WireOrder, INTAKE),
+    JsonRoute("GET", "/healthz", healthz, OPEN, "This worker answers.", None, {200: "It does."}),
+    JsonRoute("GET", "/readyz", readyz, OPEN, "A slate can be served.", None, {200: "Yes.", 503: "Not yet."}),
+    JsonRoute("GET", "/metrics", metrics, OPEN, "Counters for Prometheus.", None, {200: "Text."}),
+    JsonRoute("GET", "/openapi.json", document, OPEN, "This document.", None, {200: "OpenAPI 3.1."}),
+]  # fmt: skip
+"""Every JSON route of the service."""

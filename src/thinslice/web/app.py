@@ -1,0 +1,121 @@
+"""The web application of one worker: the JSON API, the console, the demo shop and the tag on one port."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from itertools import groupby
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from thinslice.settings import Settings, Workspace
+from thinslice.web import console, shop, tag
+from thinslice.web.api import API
+from thinslice.web.context import Context, close_context, open_context
+from thinslice.web.door import Door, encode, error_answer
+
+COUNT_EVERY_S = 1.0
+"""How often a worker writes its last minute for the Live page."""
+
+
+def create_app(workspace: Workspace, settings: Settings, worker_name: str) -> Starlette:
+    """Opens the stores of a workspace and builds the application of one worker around them.
+
+    The application's `state.context` holds what was opened; it is closed when the application shuts down.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    context = open_context(workspace, settings, worker_name, metrics_folder=Path(folder) if folder else None)
+    by_path = groupby(sorted(API, key=lambda route: route.path), key=lambda route: route.path)
+    doors = {path: Door(context, routes) for path, routes in by_path}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        counting = asyncio.create_task(count(context))
+        try:
+            yield
+        finally:
+            counting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await counting
+            close_context(context)
+
+    app = Starlette(
+        routes=[*tag.routes(context), *shop.routes(context), *console.routes(context)],
+        middleware=[Middleware(Front, doors=doors, worker_name=worker_name)],
+        exception_handlers={HTTPException: refuse, 500: failed},
+        lifespan=lifespan,
+    )
+    app.state.context = context
+    return app
+
+
+async def count(context: Context) -> None:
+    """Writes this worker's counters about once a second, for as long as it runs."""
+    while True:
+        context.counters.write()
+        await asyncio.sleep(COUNT_EVERY_S)
+
+
+class Front:
+    """The outermost layer: goes straight to a JSON door when the path is one, and names the worker in every answer.
+
+    Args:
+        app: The pages.
+        doors: Path → door.
+        worker_name: For the header X-Worker.
+    """
+
+    def __init__(self, app: ASGIApp, doors: dict[str, Door], worker_name: str) -> None:
+        self._app = app
+        self._doors = doors
+        self._header = (b"x-worker", worker_name.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        door = self._doors.get(scope["path"])
+        if door is not None:
+            await door(scope, receive, send)
+            return
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), self._header]
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """What a page's route refuses, or a path that does not exist, in the one error shape."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(getattr(error, "headers", None) or {})
+    path = request.url.path
+    if status == 404:
+        message, hint = f"there is nothing at {path[:200]}.", "/openapi.json lists every route of the API."
+        answer = error_answer(404, "not_found", message, hint=hint)
+    elif status == 405:
+        hint = f"Use {headers.get('Allow', 'GET')}."
+        answer = error_answer(
+            405, "method_not_allowed", f"{request.method} is not possible on {path[:200]}.", hint=hint
+        )
+    else:
+        detail = getattr(error, "detail", "") or "the request was refused"
+        answer = error_answer(status, "refused", f"{detail}.")
+    return Response(encode(answer.value), status_code=status, headers=headers, media_type="application/json")
+
+
+async def failed(_request: Request, _error: Exception) -> Response:
+    """What a page could not answer; the error itself is in the service's log."""
+    answer = error_answer(
+        500, "internal", "the service failed at this request.", hint="It is in the service's log; please retry."
+    )
+    return Response(encode(answer.value), status_code=500, media_type="application/json")

@@ -1,0 +1,211 @@
+"""What the service counts while it answers: for /metrics (every worker, summed) and for the Live page (per tenant).
+
+Prometheus files are shared by all workers when PROMETHEUS_MULTIPROC_DIR is set, as the parent process does. Beside
+them each worker writes one small JSON file a second with its last minute, per tenant, which the Live page adds up.
+"""
+
+import json
+import time
+from bisect import bisect_left
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from thinslice.settings import Workspace
+
+WINDOW_S = 60
+"""How far back the Live page looks, in seconds."""
+
+STALE_S = 5.0
+"""A worker's file that is older than this many seconds belongs to a dead worker and is passed over."""
+
+BOUNDS_MS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0, 200.0,
+             500.0, 1000.0, 2000.0, 5000.0)  # fmt: skip
+"""Upper bounds of the latency buckets in milliseconds; the last bucket is open."""
+
+REGISTRY = CollectorRegistry()
+
+_ACCEPTED = Counter("thinslice_events_accepted", "Events acknowledged as durable.", ["tenant"], registry=REGISTRY)
+_REJECTED = Counter("thinslice_events_rejected", "Events refused with a reason.", ["tenant"], registry=REGISTRY)
+_LATENCY = Histogram(
+    "thinslice_recommendation_seconds",
+    "From the request's last byte to its slate.",
+    ["tenant"],
+    registry=REGISTRY,
+    buckets=[bound / 1000 for bound in BOUNDS_MS],
+)
+_SOURCES = Counter(
+    "thinslice_slate_items",
+    "Items served, by the source that ranked them; sources other than the policy's model are fallbacks.",
+    ["tenant", "source", "fallback"],
+    registry=REGISTRY,
+)
+_ANSWERS = Counter("thinslice_http_answers", "Answers by path and status.", ["path", "status"], registry=REGISTRY)
+
+
+class Second:
+    """One second of one tenant."""
+
+    __slots__ = ("accepted", "at", "fallback", "items", "latency", "rejected", "slates")
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.accepted = self.rejected = self.slates = self.items = self.fallback = 0
+        self.latency = [0] * (len(BOUNDS_MS) + 1)
+
+
+class Counters:
+    """The counting of one worker.
+
+    Args:
+        folder: Where the workers' minute files lie (`workspace/run/counters`).
+        worker_name: Names this worker's file.
+    """
+
+    def __init__(self, folder: Path, worker_name: str) -> None:
+        self._folder = folder
+        self._path = folder / f"{worker_name}.json"
+        self._minute: dict[str, list[Second]] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def events(self, tenant: str, *, accepted: int, rejected: int) -> None:
+        """Counts one batch of events."""
+        second = self._second(tenant)
+        if accepted:
+            second.accepted += accepted
+            self._child(_ACCEPTED, tenant).inc(accepted)
+        if rejected:
+            second.rejected += rejected
+            self._child(_REJECTED, tenant).inc(rejected)
+
+    def slate(self, tenant: str, *, latency_ms: float, model: str, sources: Iterable[str]) -> None:
+        """Counts one slate: how long it took, and which source ranked each item; not `model` is a fallback."""
+        second = self._second(tenant)
+        second.slates += 1
+        second.latency[bisect_left(BOUNDS_MS, latency_ms)] += 1
+        self._child(_LATENCY, tenant).observe(latency_ms / 1000)
+        tally: dict[str, int] = {}
+        for source in sources:
+            tally[source] = tally.get(source, 0) + 1
+        for source, count in tally.items():
+            fallback = source != model
+            second.items += count
+            second.fallback += count if fallback else 0
+            self._child(_SOURCES, tenant, source, "yes" if fallback else "no").inc(count)
+
+    def answer(self, path: str, status: int) -> None:
+        """Counts one HTTP answer of a known path."""
+        self._child(_ANSWERS, path, str(status)).inc()
+
+    def write(self) -> None:
+        """Writes this worker's last minute for the Live page; called about once a second."""
+        now = int(time.time())
+        rows: dict[str, list[list[Any]]] = {}
+        for tenant, seconds in self._minute.items():
+            rows[tenant] = [
+                [each.at, each.accepted, each.rejected, each.slates, each.items, each.fallback, each.latency]
+                for each in seconds
+                if each.at > now - WINDOW_S - 2
+            ]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_suffix(".draft")
+        draft.write_text(json.dumps({"at": time.time(), "tenants": rows}), encoding="utf-8")
+        draft.replace(self._path)
+
+    def _second(self, tenant: str) -> Second:
+        seconds = self._minute.setdefault(tenant, [])
+        at = int(time.time())
+        if not seconds or seconds[-1].at != at:
+            seconds.append(Second(at))
+            if len(seconds) > WINDOW_S + 5:
+                del seconds[0]
+        return seconds[-1]
+
+    def _child(self, metric: Counter | Histogram, *labels: str) -> Any:
+        key = (metric._name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
+
+def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:
+    """The last minute of one tenant, added up over the workers that are alive.
+
+    Args:
+        folder: `workspace/run/counters`.
+        tenant: Whose.
+        now: Unix seconds.
+
+    Returns:
+        `events_per_s` and `slates_per_s` over the last 10 whole seconds, `rejected` and `slates` in the window,
+        `latency_ms` with p50, p90 and p99 (None without slates), `fallback_share` 0..1 or None, `events_by_second`
+        (the last 60 whole seconds, oldest first), and `workers`.
+    """
+    last = int(now) - 1
+    by_second = [0] * WINDOW_S
+    slates_by_second = [0] * WINDOW_S
+    rejected = items = fallback = workers = 0
+    latency = [0] * (len(BOUNDS_MS) + 1)
+    for path in folder.glob("*.json"):
+        try:
+            minute = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        if now - minute["at"] > STALE_S:
+            continue
+        workers += 1
+        for at, accepted, refused, slates, shown, fell, buckets in minute["tenants"].get(tenant, []):
+            place = WINDOW_S - 1 - (last - at)
+            if not 0 <= place < WINDOW_S:
+                continue
+            by_second[place] += accepted
+            slates_by_second[place] += slates
+            rejected += refused
+            items += shown
+            fallback += fell
+            latency = [have + more for have, more in zip(latency, buckets, strict=True)]
+    return {
+        "events_per_s": sum(by_second[-10:]) / 10,
+        "slates_per_s": sum(slates_by_second[-10:]) / 10,
+        "rejected": rejected,
+        "slates": sum(slates_by_second),
+        "latency_ms": {name: quantile(latency, share) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))},
+        "fallback_share": fallback / items if items else None,
+        "events_by_second": by_second,
+        "workers": workers,
+    }
+
+
+def quantile(buckets: list[int], share: float) -> float | None:
+    """The upper bound in milliseconds of the bucket that holds the `share` quantile; None when nothing was counted.
+
+    >>> quantile([0, 9, 1, *[0] * 20], 0.9)
+    0.5
+    """
+    total = sum(buckets)
+    if total == 0:
+        return None
+    seen = 0
+    for count, bound in zip(buckets, (*BOUNDS_MS, BOUNDS_MS[-1]), strict=True):
+        seen += count
+        if seen >= share * total:
+            return bound
+    return BOUNDS_MS[-1]
+
+
+def exposition(metrics_folder: Path | None) -> bytes:
+    """The text of /metrics: of all workers when they share a folder, else of this process."""
+    if metrics_folder is None:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(metrics_folder))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def counters_folder(workspace: Workspace) -> Path:
+    """Where the workers' minute files lie."""
+    return workspace.run / "counters"
