@@ -6,7 +6,7 @@ that the good ones are kept and each bad one gets its code, field and hint.
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -357,7 +357,7 @@ class EventMaker:
             raise BadRecord("missing_field", f"{name} needs an item_id", field="item_id", hint="send item_id as text.")
         if name in _NEEDS_TARGET and wire.target_id is None:
             raise BadRecord("missing_field", f"{name} needs a target_id", field="target_id", hint="send whom, as text.")
-        if name == "search" and not wire.query:
+        if name == "search" and not wire.query and wire.item_id is None:
             raise BadRecord("missing_field", "search needs a query", field="query", hint="send what was searched for.")
         if context:
             _check_bag(context, "context")
@@ -367,10 +367,13 @@ class EventMaker:
                 "unknown_recommendation", f"recommendation_id {_shown(recommendation_id)} was not issued here",
                 field="recommendation_id", hint="send the recommendation_id of the slate that led here, unchanged.",
             )  # fmt: skip
-        event_id = wire.event_id or self._content_id(wire, name, occurred_at)
-        if event_id in self._seen:
+        event_id = wire.event_id
+        if event_id is None:
+            event_id = self._content_id(wire, name, occurred_at)
+        elif event_id in self._seen:
             raise _duplicate("event_id", event_id)
-        self._seen.add(event_id)
+        else:
+            self._seen.add(event_id)
         if consent == "none":
             return []
         first = Event(
@@ -651,7 +654,7 @@ def from_fields(value: dict[str, Any], wire_type: type[W]) -> W:
     try:
         return msgspec.convert(value, wire_type)
     except msgspec.ValidationError as error:
-        raise _from_validation(error, extra) from None
+        raise read_problem(error, extra) from None
     except RecursionError:
         raise BadRecord("bad_json", "this is nested too deeply", hint="nest at most 8 levels.") from None
 
@@ -776,7 +779,7 @@ def _depth(value: object, so_far: int = 0) -> int:
     return max((_depth(x, so_far + 1) for x in inner), default=so_far + 1)
 
 
-def _from_validation(error: msgspec.ValidationError, extra: dict[str, Any]) -> BadRecord:
+def read_problem(error: msgspec.ValidationError, extra: Mapping[str, Any] | None = None) -> BadRecord:
     """Our words for what the decoder found: `Expected `int`, got `str` - at `$.price_minor``."""
     text = str(error)
     match = _AT.match(text)

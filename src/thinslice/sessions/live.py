@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from thinslice.records import LIVE_ITEMS, SESSION_GAP_S, Event, LiveSession
 
 SESSION_EVENTS = frozenset(
-    {"view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "like", "share", "apply", "watch"}
-)
+    {"view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "like", "rate", "share", "apply",
+     "watch"}
+)  # fmt: skip
 """Events that say what a visitor is interested in: they make up the session that models learn from and answer."""
 
 NEVER_AGAIN = frozenset({"purchase", "hide"})
