@@ -126,7 +126,7 @@ def _read_parquet(path: Path, wanted: Sequence[str], *, needed: Sequence[str]) -
             raise BadInput(f"{path} lacks the column {', '.join(missing)} (there is: {', '.join(there)}).")
         return pq.read_table(path, columns=[name for name in wanted if name in there])
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise BadInput(f"{path} is not a Parquet file that can be read: {error}.") from None
+        raise BadInput(f"{path} is not a Parquet file that can be read: {str(error).rstrip('.')}.") from None
 
 
 def _column(table: pa.Table, name: str, where: str) -> NDArray[Any]:
@@ -214,7 +214,7 @@ def print_table(result: dict[str, Any], k: int) -> None:
 
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for head in (f"HR@{k}", f"MRR@{k}", "coverage", "fit s", "p50/p99 µs", "B/event"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in result["models"]:
@@ -232,8 +232,8 @@ def print_table(result: dict[str, Any], k: int) -> None:
     time = "order only" if how["order_only"] else "clock times"
     console.print(
         f"{how['queries']:,} queries in {how['test_sessions']:,} test sessions ({how['split']}; {time}); learned from "
-        f"{how['train_clicks']:,} clicks in {how['train_sessions']:,} sessions. Ties count against the model; ± is 95 %, "
-        "clustered by session; times are CPU time."
+        f"{how['train_clicks']:,} clicks in {how['train_sessions']:,} sessions. Ties count against the model; ± is "
+        "95 %, clustered by session; times are CPU time."
     )
     console.print(f"Simplest that is not shown to be worse than the best: {result['simplest']}.")
 
