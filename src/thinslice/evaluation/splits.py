@@ -63,6 +63,8 @@ def split_log(columns: Mapping[str, NDArray[Any]], *, order_only: bool | None = 
     times = np.asarray(log["ts"], dtype=np.float64)
     if times.size == 0:
         raise BadInput("the events are empty: there is nothing to learn from.")
+    if not np.isfinite(times).all():
+        raise BadInput(f"{int((~np.isfinite(times)).sum())} of {len(times)} values of ts are not finite numbers.")
     if order_only is None:
         order_only = is_order_index(times)
     if "split" in log:

@@ -23,7 +23,7 @@ def check_model(
     """Fits a model class on small worlds and holds it to what every model promises.
 
     The same data and rng give the same arrays; arrays survive disk and memory mapping; unknown items are passed over;
-    `allowed` is obeyed and changes no score; lists fall, name no item twice, and a shorter one is the start of a longer;
+    `allowed` is obeyed and changes no score; lists fall, name no item twice, and shorter ones start longer ones;
     many threads get what one gets; a score is the sum of its terms; an empty log is no error; and in the checkerboard
     world, where each session stays on one color, the one item of that color that is left is recommended first.
 

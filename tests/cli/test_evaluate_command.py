@@ -1,0 +1,91 @@
+"""`thinslice evaluate`: a table for people, JSON for programs, exit code 2 for what is wrong."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from thinslice.cli.program import program
+
+
+def run(*arguments):
+    return CliRunner().invoke(program, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def events(tmp_path):
+    path = tmp_path / "events.parquet"
+    clicks = [(session, click) for session in range(60) for click in range(3)]
+    columns = {
+        "session_id": [session for session, _ in clicks],
+        "item_id": [f"{session % 2}-{(session + click) % 5}" for session, click in clicks],
+        "ts": [
+            datetime(2026, 11, 1, tzinfo=UTC) + timedelta(hours=session, seconds=click) for session, click in clicks
+        ],
+    }
+    pq.write_table(pa.table(columns | {"event": pa.array(["view"] * len(clicks)).dictionary_encode()}), path)
+    return path
+
+
+def test_json_holds_the_protocol_the_models_and_the_simplest(events):
+    result = run("--events", events, "--models", "session-knn,popular", "-k", 5, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [row["name"] for row in found["models"]] == ["popular", "session-knn"]
+    assert found["protocol"]["k"] == 5
+    assert not found["protocol"]["order_only"]
+    assert found["simplest"] == "session-knn"
+
+
+def test_the_table_says_what_was_asked_and_how(events):
+    result = run("--events", events, "--order-only")
+    assert result.exit_code == 0, result.output
+    for words in ("HR@20", "session-knn", "order only", "Ties count against the model"):
+        assert words in result.stdout
+
+
+def test_items_bring_the_dates_that_newest_goes_by(events, tmp_path):
+    items = tmp_path / "items.parquet"
+    dates = [datetime(2026, 11, 1, tzinfo=UTC), None]
+    pq.write_table(pa.table({"item_id": ["0-1", "1-1"], "published_at": dates}), items)
+    result = run("--events", events, "--items", items, "--models", "newest", "--json")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"session_id": [1], "ts": [1]}, "lacks the column item_id (there is: session_id, ts)"),
+        (
+            {"session_id": [1, None], "item_id": [1, 2], "ts": [1, 2]},
+            "session_id is empty in 1 of 2 rows, first in row 2",
+        ),
+        ({"session_id": [1], "item_id": [1], "ts": ["x"]}, "ts must be a number or a timestamp, it is string"),
+        ({"session_id": [1], "item_id": [0.5], "ts": [1]}, "item_id must be whole numbers or text, it is double"),
+        ({"session_id": [1], "item_id": [1], "ts": [float("nan")]}, "are not finite"),
+        ({"session_id": [1], "item_id": [1], "ts": [1]}, "leaves one side empty"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_exit_code_2(tmp_path, table, says):
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table(table), path)
+    result = run("--events", path)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
+def test_no_parquet_no_file_no_such_model_and_nothing_named_are_refused_with_exit_code_2(tmp_path, events):
+    text = tmp_path / "text.parquet"
+    text.write_text("session_id,item_id,ts\n")
+    for arguments, says in [
+        (("--events", text), "is not a Parquet file that can be read"),
+        (("--events", tmp_path / "none.parquet"), "there is no file"),
+        (("--events", events, "--models", "deep"), "there is no model 'deep'"),
+        (("--events", events, "--tenant", "shop"), "either --events FILE.parquet or --tenant NAME"),
+        ((), "either --events FILE.parquet or --tenant NAME"),
+        (("--events", events, "-k", 0), "1<=x<=1000"),
+    ]:
+        result = run(*arguments)
+        assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
