@@ -64,7 +64,7 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     tenant: str = "shop"
     catalog_rng: int = 0
     seed: int = 0
-    visitors_per_s: float = 10.0
+    visitors_per_s: float = 12.0
     think_s: float = 1.0
     returning: float = 0.1
     k: int = 6
