@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 _AGENTS = re.compile(
-    r"bot\b|bot[/;_ -]|crawl|spider|slurp|headless|phantomjs|selenium|puppeteer|playwright|scrapy|python-requests|"
+    r"(?<!cu)bot\b|crawl|spider|slurp|headless|phantomjs|selenium|puppeteer|playwright|scrapy|python-requests|"
     r"python-urllib|httpx/|aiohttp|curl/|wget/|libwww|java/|go-http-client|okhttp|facebookexternalhit|preview|"
     r"lighthouse|pagespeed|monitor|uptime|pingdom|archiver|feedfetcher",
     re.IGNORECASE,

@@ -5,6 +5,7 @@ that the good ones are kept and each bad one gets its code, field and hint.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -718,6 +719,9 @@ def _split(body: bytes, plural: str) -> list[msgspec.Raw]:
         if plural in fields and "name" not in fields:
             return _RAW_LIST.decode(fields[plural])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        mended = _without_nan(body)
+        if mended is not None:
+            return _split(mended, plural)
         raise BadInput(
             f"the body is no JSON array or object of {plural}: {error}.",
             hint=f"Send a JSON array of {plural}, in UTF-8.",
@@ -732,6 +736,18 @@ _REPLACEMENT = "\ufffd".encode()
 _BROKEN = msgspec.Raw(b'"\xff"')
 _RAW_LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _RAW_OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _without_nan(body: bytes) -> bytes | None:
+    """The body with NaN and Infinity, which are no JSON, as text, so that only their own record is refused."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return None
+    found: list[str] = []
+    try:
+        value = json.loads(body, parse_constant=lambda name: found.append(name) or name)
+        return json.dumps(value).encode() if found else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _mended(escape: re.Match[bytes]) -> bytes:
@@ -798,6 +814,9 @@ def read_problem(error: msgspec.ValidationError, extra: Mapping[str, Any] | None
         if wrong_type[2] in ("int", "float") and "str" in wrong_type[1]:
             hint = 'send text: "42", not 42.'
         return BadRecord("wrong_type", f"{field} is of the wrong type: {said}", field=field, hint=hint)
+    if "RFC3339" in said:
+        hint = "send ISO 8601 with a time zone, 2026-01-31T12:00:00Z, or unix seconds."
+        return BadRecord("bad_time", f"{field} is no time", field=field, hint=hint)
     return BadRecord("out_of_range", f"{field} is out of range: {said}", field=field, hint=said + ".")
 
 
