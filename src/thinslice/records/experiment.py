@@ -69,7 +69,10 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric of one treatment against control; an interval bound is None where it is unbounded."""
+    """One metric of one treatment against control; an interval bound is None where it is unbounded.
+
+    `pvalue_adjusted` is Holm's over the treatments that share this control; `reading` does not use it.
+    """
 
     name: str
     role: str
@@ -86,6 +89,8 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     always_valid_ci: tuple[float | None, float | None] | None = None
     margin: float | None = None
     reading: str = "cannot_say"
+    direction: str = "up"
+    pvalue_adjusted: float | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

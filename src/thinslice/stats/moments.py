@@ -58,7 +58,11 @@ def moments(columns: Mapping[str, ArrayLike]) -> Moments:
     data = np.stack(arrays)
     mean = data.mean(axis=1)
     centered = data - mean[:, None]
-    return Moments(names, n, mean, centered @ centered.T / max(n - 1, 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        cov = centered @ centered.T / max(n - 1, 1)
+    if not np.isfinite(cov).all():
+        raise StatisticsError(f"values up to {np.abs(data).max():.3g} are too large to be squared.")
+    return Moments(names, n, mean, cov)
 
 
 def moments_from_sums(names: Iterable[str], n: int, sums: ArrayLike, products: ArrayLike) -> Moments:

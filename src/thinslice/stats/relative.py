@@ -45,8 +45,8 @@ def log_ratio(
     ratio = mean_treatment / mean_control
     se = math.sqrt(var_control / mean_control**2 + var_treatment / mean_treatment**2)
     exponent = quantile * se
-    high = ratio * math.exp(exponent) - 1 if exponent < 700 else None
-    return Relative(ratio - 1, (ratio * math.exp(-exponent) - 1, high))
+    high = ratio * math.exp(min(exponent, 700.0)) - 1
+    return Relative(ratio - 1, (ratio * math.exp(-exponent) - 1, high if math.isfinite(high) else None))
 
 
 def fieller(

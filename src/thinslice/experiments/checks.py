@@ -1,0 +1,52 @@
+"""Is the experiment healthy? When a check that matters fails, no effect is believed."""
+
+from thinslice.experiments.evidence import Evidence
+from thinslice.records import Check, Experiment
+from thinslice.stats import logged_ratio
+
+SAMPLE_RATIO_ALPHA = 0.001
+"""The split passes from this p-value on; small, since the check is looked at again and again."""
+
+HARD_CHECKS = frozenset({"sample_ratio", "mixed_assignment"})
+"""Checks without which the decision is `invalid`; the others warn."""
+
+
+def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
+    """Every check of an experiment that is measured from the lake."""
+    return [sample_ratio(evidence, experiment), mixed_assignment(evidence), isolated_training(experiment)]
+
+
+def sample_ratio(evidence: Evidence, experiment: Experiment) -> Check:
+    """Units per variant against the probabilities in force when they were assigned; Pearson, no correction."""
+    names = [variant.name for variant in experiment.variants]
+    seen = evidence.counts.sum(axis=0)
+    if seen.sum() == 0:
+        return Check(name="sample_ratio", passed=True, statistic=None, pvalue=None, detail="no unit so far")
+    expected = (evidence.counts.sum(axis=1) @ evidence.propensities) / seen.sum()
+    got = logged_ratio(evidence.counts, evidence.propensities)
+    passed = got.pvalue >= SAMPLE_RATIO_ALPHA
+    parts = [
+        f"{name} {int(count):,} ({count / seen.sum():.1%}, planned {share:.1%})"
+        for name, count, share in zip(names, seen, expected, strict=True)
+    ]
+    return Check(
+        name="sample_ratio", passed=passed, statistic=got.statistic, pvalue=got.pvalue, detail=", ".join(parts)
+    )
+
+
+def mixed_assignment(evidence: Evidence) -> Check:
+    """No unit may be seen in two variants."""
+    mixed, total = evidence.mixed_units, evidence.mixed_units + sum(evidence.units.values())
+    detail = f"{mixed:,} of {total:,} units were seen in more than one variant" if mixed else "no unit in two variants"
+    return Check(name="mixed_assignment", passed=mixed == 0, statistic=float(mixed), pvalue=None, detail=detail)
+
+
+def isolated_training(experiment: Experiment) -> Check:
+    """Each variant should learn from its own sessions only; when it does not, the effect can have the wrong sign."""
+    isolated = experiment.training == "isolated"
+    detail = (
+        "each variant learns from its own sessions"
+        if isolated
+        else "variants learn from each other's sessions: the effect may be too small or have the wrong sign"
+    )
+    return Check(name="isolated_training", passed=isolated, statistic=None, pvalue=None, detail=detail)

@@ -1,0 +1,125 @@
+"""From events to one row per visitor and variant: the SQL, in two steps that anyone can run and read."""
+
+from datetime import datetime
+
+from thinslice.metrics.columns import UNIT_COLUMNS
+from thinslice.records import Experiment
+
+UNIT_KEYS = {"visitor": "visitor_id", "session": "session_id", "user": "user_id"}
+"""The column of events and orders that carries the unit's id."""
+
+LAST_MOMENT = "9999-12-31T00:00:00+00:00"
+
+
+def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
+    """The units of an experiment: who was served, first when, under which variant and probabilities.
+
+    Units with an exposure that is tagged as a bot's are left out whole. A unit that was seen in two variants has
+    `mixed` true and its first variant.
+
+    Args:
+        experiment: Exposures count from its start on.
+        until: Only what happened before; None for everything.
+
+    Returns:
+        SQL over the view `exposure_variants`: unit_id, variant, mixed, first_exposure, propensity (of that variant) and
+        propensities (of all, JSON text) as of the first exposure.
+    """
+    return f"""
+SELECT unit_id, arg_min(variant, occurred_at) AS variant, count(DISTINCT variant) > 1 AS mixed,
+       min(occurred_at) AS first_exposure, arg_min(propensities[variant], occurred_at) AS propensity,
+       arg_min(CAST(to_json(propensities) AS VARCHAR), occurred_at) AS propensities
+FROM exposure_variants
+WHERE {_served(experiment, until)}
+GROUP BY unit_id
+HAVING NOT bool_or(is_bot)"""
+
+
+def acts_sql(experiment: Experiment, until: datetime | None = None, units: str | None = None) -> str:
+    """What each unit did since its first exposure, one row a deed, as increments of the unit columns.
+
+    Clicks and impressions count when they name a slate of this experiment; orders are those of the table `orders`,
+    whose money can be trusted. Bots' and duplicate events are left out.
+
+    Args:
+        experiment: Whose units.
+        until: Only what happened before; None for everything.
+        units: A table made by `units_sql`; None to build it inside.
+
+    Returns:
+        SQL over `exposure_variants`, `events` and `orders`: unit_id, variant, done_at, and one integer per unit column.
+    """
+    key, tenant = UNIT_KEYS[experiment.unit], text(experiment.tenant)
+    end = text(LAST_MOMENT if until is None else until.isoformat())
+    after = f"occurred_at >= u.first_exposure AND occurred_at < TIMESTAMPTZ {end}"
+    source = f"({units_sql(experiment, until)})" if units is None else units
+    return f"""
+WITH units AS (SELECT unit_id, variant, first_exposure FROM {source} WHERE NOT mixed),
+served AS (SELECT unit_id, occurred_at, session_id, recommendation_id FROM exposure_variants
+           WHERE {_served(experiment, until)}),
+deeds AS (
+    SELECT unit_id, variant, occurred_at AS done_at, session_id, 1 AS exposures, 0 AS impressions, 0 AS clicks,
+           0 AS views, 0 AS carts, 0 AS orders, 0 AS revenue_minor
+    FROM served JOIN units AS u USING (unit_id)
+    UNION ALL
+    SELECT unit_id, variant, occurred_at, session_id, 0, CAST(name = 'view_item_list' AND ours AS INTEGER),
+           CAST(name = 'select_item' AND ours AS INTEGER), CAST(name = 'view_item' AS INTEGER),
+           CAST(name = 'add_to_cart' AS INTEGER), 0, 0
+    FROM (SELECT {key} AS unit_id, name, occurred_at, session_id,
+                 coalesce(recommendation_id IN (SELECT recommendation_id FROM served), false) AS ours
+          FROM events WHERE tenant = {tenant} AND NOT is_bot AND NOT duplicate) AS e
+    JOIN units AS u USING (unit_id) WHERE {after}
+    UNION ALL
+    SELECT unit_id, variant, occurred_at, session_id, 0, 0, 0, 0, 0, 1, total_minor
+    FROM (SELECT {key} AS unit_id, * FROM orders WHERE tenant = {tenant}) AS o
+    JOIN units AS u USING (unit_id) WHERE {after}
+)
+SELECT unit_id, variant, done_at, exposures, impressions, clicks, views, carts, orders,
+       CAST(orders > 0
+            AND row_number() OVER (PARTITION BY unit_id, orders ORDER BY done_at) = 1 AS INTEGER) AS converted,
+       revenue_minor,
+       CAST(session_id IS NOT NULL
+            AND row_number() OVER (PARTITION BY unit_id, session_id ORDER BY done_at) = 1 AS INTEGER) AS sessions
+FROM deeds"""
+
+
+def unit_table_sql(experiment: Experiment, until: datetime | None = None) -> str:
+    """The unit table: one row per unit and variant with every column of `UNIT_COLUMNS`.
+
+    Args:
+        experiment: Whose units.
+        until: Only what happened before; None for everything.
+
+    Returns:
+        SQL over `exposure_variants`, `events` and `orders`.
+    """
+    sums = ", ".join(f"sum({column}) AS {column}" for column in UNIT_COLUMNS)
+    return f"SELECT unit_id, variant, {sums} FROM ({acts_sql(experiment, until)}) GROUP BY unit_id, variant"
+
+
+def text(value: str) -> str:
+    """A text literal in SQL.
+
+    >>> text("it's")
+    "'it''s'"
+    """
+    return "'" + value.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A column or table name in SQL, whatever it holds.
+
+    >>> identifier("order by")
+    '"order by"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _served(experiment: Experiment, until: datetime | None) -> str:
+    since = "0001-01-01T00:00:00+00:00" if experiment.started_at is None else experiment.started_at.isoformat()
+    end = LAST_MOMENT if until is None else until.isoformat()
+    return (
+        f"tenant = {text(experiment.tenant)} AND experiment = {text(experiment.name)}"
+        f" AND unit_id IS NOT NULL AND NOT shadow"
+        f" AND occurred_at >= TIMESTAMPTZ {text(since)} AND occurred_at < TIMESTAMPTZ {text(end)}"
+    )
