@@ -349,3 +349,42 @@ def test_a_plan_that_cannot_be_read_ends_the_process_with_code_2(tmp_path):
     )
     assert ended.returncode == 2
     assert b"traffic.json" in ended.stderr
+
+
+def test_an_answer_in_chunks_is_put_together_and_a_closing_service_is_called_anew():
+    async def scene():
+        calls = []
+
+        async def chunks(reader, writer):
+            calls.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            await writer.drain()
+            writer.write(b"2\r\nde\r\n0\r\n\r\n")
+            writer.close()
+
+        async with asyncio.timeout(10), await asyncio.start_server(chunks, "127.0.0.1", 0) as server:
+            client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            answers = [await client.post("/v1/orders", "key", {"order_id": "ö"}) for _ in range(2)]
+            client.close()
+        return calls, answers
+
+    calls, answers = asyncio.run(scene())
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"abcde")] * 2
+    assert len(calls) == 2
+    assert all(b"Authorization: Bearer key\r\n" in call for call in calls)
+
+
+def test_a_service_that_never_answers_is_left_after_the_time_limit():
+    async def scene():
+        async def silent(reader, writer):
+            await reader.read()
+            writer.close()
+
+        async with asyncio.timeout(10), await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+            client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=0.05)
+            with pytest.raises(TimeoutError):
+                await client.post("/v1/events", "key", [])
+            client.close()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(scene())

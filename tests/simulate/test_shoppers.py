@@ -1,6 +1,7 @@
 """One shopper: the same person every time, drawn by taste, price and the place on the page."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from thinslice.simulate import (
     visit,
     visits,
 )
-from thinslice.simulate.shoppers import COLOR_SHARE, MAX_ROUNDS, luck_of, utility
+from thinslice.simulate.shoppers import COLOR_SHARE, MAX_ROUNDS, luck_of, stroll, utility
 
 SHOP = open_shop(home_goods("shop"))
 
@@ -144,3 +145,31 @@ def test_the_crowd_in_memory_does_move_for_move_what_each_shopper_does_alone():
 def test_a_shop_without_items_is_refused():
     with pytest.raises(ValueError, match="got 0"):
         open_shop([])
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 9), st.integers(0, 50))
+@settings(max_examples=60, deadline=None)
+def test_a_walk_along_a_shelf_stays_on_it_and_a_walk_through_the_shop_stays_in_the_shop(luck, kind, number):
+    pull = np.cumsum(np.exp(utility(SHOP, crowd(np.array([number]), 0))), axis=1)[0]
+    shelf = int(SHOP.shelves[kind]), int(SHOP.shelves[kind + 1])
+    assert SHOP.looks[stroll(pull, luck, shelf), 0] == kind
+    assert 0 <= stroll(pull, luck, None) < len(SHOP.items)
+
+
+def test_walks_find_items_as_often_as_their_pull_says():
+    liking = utility(SHOP, crowd(np.array([3]), 0))[0]
+    pull = np.cumsum(np.exp(liking))
+    found = Counter(stroll(pull, luck, None) for luck in (np.arange(50_000) + 0.5) / 50_000)
+    best = int(liking.argmax())
+    assert found[best] / 50_000 == pytest.approx(np.exp(liking[best]) / pull[-1], abs=1e-4)
+
+
+def test_more_patient_shoppers_view_more():
+    shoppers = crowd(np.arange(2000), 0)
+    none = same_for_all([-1])
+    views = [visits(SHOP, shoppers._replace(patience=np.full(2000, share)), none).views for share in (0.0, 0.5, 0.9)]
+    assert views[0].max() == 1
+    assert views[1].mean() == pytest.approx(2.0, abs=0.15)
+    assert views[2].mean() > 3 * views[1].mean()
+    assert views[2].max() == MAX_ROUNDS
+    assert all((fewer <= more).all() for fewer, more in pairwise(views))  # the same luck

@@ -18,7 +18,7 @@ PATTERNS = ("plain", "dotted", "striped", "terrazzo")
 COLORS = ("cobalt", "cream", "terracotta", "sage", "plum", "ochre", "charcoal", "blush")
 """The color that strikes the eye, and what shoppers care about most."""
 
-OPENED_AT = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+OPENED_AT = datetime(2024, 1, 8, 8, 0, tzinfo=UTC)
 """When the shop put its first product up."""
 
 _BASE_PRICE = {
