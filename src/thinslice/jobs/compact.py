@@ -1,19 +1,31 @@
 """Compaction: the workers' logs become lake tables, soon enough for reports and in files large enough to read."""
 
+import msgspec
+
 from thinslice.settings import Lake as LakeSettings
 from thinslice.settings import Workspace
+from thinslice.store.log import segments
 
 
 def log_bytes(workspace: Workspace) -> int:
-    """How many bytes the intake log holds on the disk, whether or not they are in the lake already."""
+    """How many bytes of the intake log are not in the lake yet."""
     total = 0
+    covered = covered_bytes(workspace)
     if workspace.log.is_dir():
-        for path in workspace.log.iterdir():
+        for path in segments(workspace.log):
             try:
-                total += path.stat().st_size
+                total += max(0, path.stat().st_size - covered.get(path.name, 0))
             except FileNotFoundError:
                 continue  # compacted and deleted between the two looks
     return total
+
+
+def covered_bytes(workspace: Workspace) -> dict[str, int]:
+    """Segment → how many of its bytes the lake holds, as the compactor noted."""
+    try:
+        return msgspec.json.decode((workspace.log / "covered.json").read_bytes(), type=dict[str, int])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
 
 
 def is_due(settings: LakeSettings, *, waited_s: float, grown_bytes: int) -> bool:

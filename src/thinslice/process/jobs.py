@@ -20,8 +20,8 @@ from typing import Any
 
 from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
-from thinslice.jobs.schedule import Timer, lag_s, next_training
-from thinslice.jobs.train import news_of_tenants
+from thinslice.jobs.schedule import News, Timer, lag_s, next_training
+from thinslice.jobs.train import news_of_tenants, rows_of
 from thinslice.process.bond import die_with
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
@@ -62,10 +62,10 @@ class Jobs:
         }
         self.state: dict[str, Any] = {"pid": os.getpid(), "errors": {}, "training": None, "training_lag_s": {}}
         self._compacted_at = float("-inf")
-        self._bytes_then = 0
-        self._attempted: dict[str, tuple[float, tuple[int, int]]] = {}
+        self._attempted: dict[str, tuple[float, int]] = {}
+        self._counted = (-1, -1)
+        self._news: list[News] = []
         self._training: tuple[str, subprocess.Popen[bytes], float] | None = None
-        self._measured_version = -1
         self._stop = False
 
     def stop(self) -> None:
@@ -117,11 +117,10 @@ class Jobs:
     def compact(self) -> None:
         """Brings the logs into the lake when it is time."""
         waited = time.monotonic() - self._compacted_at
-        if not is_due(self.settings.lake, waited_s=waited, grown_bytes=log_bytes(self.workspace) - self._bytes_then):
+        if not is_due(self.settings.lake, waited_s=waited, grown_bytes=log_bytes(self.workspace)):
             return
         self._compacted_at = time.monotonic()
         counts = self.compactor.run_once(datetime.now(UTC))
-        self._bytes_then = log_bytes(self.workspace)
         self.state["compacted_at"] = now_text()
         self.state["compacted"] = str(counts)
         self.write_state()
@@ -147,7 +146,11 @@ class Jobs:
             self._look_after_training()
             return
         every_s = self.settings.training.every_s
-        news = news_of_tenants(self.lake, self.artifacts, list(self.settings.tenants), self._attempted)
+        versions = (self.lake.version("events"), self.lake.version("items"))
+        if versions != self._counted:
+            self._news = news_of_tenants(self.lake, self.artifacts, list(self.settings.tenants), self._attempted)
+            self._counted = versions
+        news = self._news
         now = time.time()
         lag = {tenant: round(seconds, 1) for tenant, seconds in lag_s(news, now, every_s).items()}
         if lag != self.state["training_lag_s"]:
@@ -158,7 +161,8 @@ class Jobs:
             return
         command = [sys.executable, "-m", "thinslice.process.training", "--workspace", str(self.workspace.root)]
         command += ["--tenant", tenant, "--parent", str(os.getpid())]
-        self._attempted[tenant] = (now, (self.lake.version("events"), self.lake.version("items")))
+        self._attempted[tenant] = (now, rows_of(self.lake).get(tenant, 0))
+        self._counted = (-1, -1)
         self._training = (tenant, subprocess.Popen(command, stdin=subprocess.DEVNULL), time.monotonic())
         self.state["training"] = tenant
         self.write_state()

@@ -1,4 +1,4 @@
-"""The parent of `serve`: opens the port, starts web workers and the jobs process, restarts what dies, drains at the end.
+"""The parent of `serve`: opens the port, starts workers and jobs, restarts what dies, drains everything at the end.
 
 It imports nothing heavy and computes nothing, so that it is always there. The port belongs to it: while a worker is
 dead, waiting connections stay in the queue of the socket and the next worker answers them.
