@@ -87,25 +87,20 @@ def read_events(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_lake(workspace: Workspace, tenant: str) -> tuple[dict[str, NDArray[Any]], list[Item]]:
-    """A tenant's sessions from the lake: views in sessions, without bots and duplicates; and its catalog."""
-    import pyarrow as pa
+    """What `train` would learn from: a tenant's clicks in sessions from the lake, and its catalog."""
+    from datetime import UTC, datetime
 
+    from thinslice.jobs import train
     from thinslice.store.lake import Lake
 
     read_settings(workspace).tenant(tenant)
-    with Lake(workspace.lake).connect(tenant=tenant) as connection:
-        events = connection.execute(
-            "SELECT coalesce(session_id, visitor_id) AS session_id, item_id, epoch(occurred_at) AS ts, name AS event "
-            "FROM events WHERE item_id IS NOT NULL AND coalesce(session_id, visitor_id) IS NOT NULL "
-            "AND name = 'view_item' AND NOT is_bot AND NOT duplicate ORDER BY occurred_at, event_id"
-        ).to_arrow_table()
-        catalog = connection.execute("SELECT item_id, updated_at, published_at FROM items").to_arrow_table()
-    if events.num_rows == 0:
-        raise BadInput(f"the lake holds no views of tenant {tenant!r} yet.",
+    lake = Lake(workspace.lake)
+    clicks = train.read_clicks(lake, tenant, datetime.now(UTC))
+    if len(clicks.item) == 0:
+        raise BadInput(f"the lake holds nothing yet that the models of {tenant!r} could learn from.",
                        hint=f"`thinslice import events FILE --tenant {tenant}` brings some.")  # fmt: skip
-    where = f"the lake of {tenant}"
-    columns = {name: _column(events, name, where) for name in events.column_names}
-    return columns, _items(pa.table(catalog), tenant)
+    columns = {"session_id": clicks.session, "item_id": clicks.item, "ts": clicks.time}
+    return columns, train.read_items(lake, tenant)
 
 
 def read_items(path: Path) -> list[Item]:

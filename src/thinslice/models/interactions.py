@@ -65,8 +65,10 @@ def is_order_index(times: NDArray[np.float64]) -> bool:
 def _codes(values: Column) -> tuple[NDArray[np.int64], int, list[str]]:
     """Codes into the sorted distinct values, how many there are, and their texts."""
     column = np.asarray(values)
-    if column.dtype.kind not in "iuUS":  # mixed or text objects: as text
-        texts = [str(value) for value in values]
+    if column.dtype.kind == "S":
+        column = column.astype(np.str_)
+    if column.dtype.kind not in "iu":  # as text; a dictionary is faster here than sorting every click
+        texts = [str(value) for value in (column.tolist() if column.dtype.kind in "UO" else values)]
         names = sorted(set(texts))
         code = {name: number for number, name in enumerate(names)}
         return np.fromiter((code[text] for text in texts), dtype=np.int64, count=len(texts)), len(names), names

@@ -97,15 +97,17 @@ class Popular:
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """`recommend` without texts."""
         del session
+        k = max(k, 0)
         if allowed is None:
             codes = self._order[:k]
         else:
-            if allowed.size != len(self._order):
-                raise BadInput(f"allowed must have {len(self._order)} values, one an item, got {allowed.size}.")
+            if len(allowed) != len(self._order):
+                raise BadInput(f"allowed must have {len(self._order)} values, one an item, got {len(allowed)}.")
+            mask = np.asarray(allowed, dtype=np.bool_)
             near = self._order[: 8 * k]  # most often enough
-            codes = near[allowed[near]][:k]
+            codes = near[mask[near]][:k]
             if len(codes) < k:
-                codes = self._order[allowed[self._order]][:k]
+                codes = self._order[mask[self._order]][:k]
         return codes, self._score[codes]
 
     def explain(self, session: Sequence[str], item_id: str) -> Reason:

@@ -19,8 +19,6 @@ from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
 LONGEST_LOOK = 10
 """A session's newest clicks that may count: neighbors are remembered with one bit for each."""
 
-ALL_ALLOWED = np.empty(0, dtype=np.bool_)
-
 
 class SessionKNN:
     """Session kNN over CSR arrays, about 10 bytes a click; see `fit` for the settings.
@@ -159,13 +157,12 @@ class SessionKNN:
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first."""
         known, weight, table, neighbor, mask, score, touched = self._room()
-        mask_of_items = ALL_ALLOWED if allowed is None else allowed
-        if mask_of_items.size not in (0, len(self._vocabulary)):
-            raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {mask_of_items.size}.")
-        if allowed is not None and not mask_of_items.flags.c_contiguous:
-            mask_of_items = np.ascontiguousarray(mask_of_items)
+        if allowed is not None and len(allowed) != len(self._vocabulary):
+            raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {len(allowed)}.")
+        mask_of_items = ALL_ALLOWED if allowed is None else _readable(allowed, np.bool_)
+        wanted = max(0, min(k, len(self._vocabulary)))
         found: tuple[NDArray[np.int32], NDArray[np.float32]] = _kernel().rank(
-            session, *self._index, self._sample, self._neighbors, min(k, len(self._vocabulary)),
+            _readable(session, np.int32), *self._index, self._sample, self._neighbors, wanted,
             mask_of_items, known, weight, table, neighbor, mask, score, touched,
         )  # fmt: skip
         return found
@@ -191,7 +188,17 @@ class SessionKNN:
     def _terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         known, weight, table, neighbor, mask, score, _ = self._room()
         found: tuple[NDArray[Any], ...] = _kernel().terms(
-            session, codes, *self._index, self._sample, self._neighbors, known, weight, table, neighbor, mask, score
+            _readable(session, np.int32),
+            _readable(codes, np.int32),
+            *self._index,
+            self._sample,
+            self._neighbors,
+            known,
+            weight,
+            table,
+            neighbor,
+            mask,
+            score,
         )
         return found
 
@@ -244,8 +251,12 @@ def _ages(interactions: Interactions) -> NDArray[np.uint8]:
     return age
 
 
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
+def _readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
     """A plain read-only view, so that memory-mapped arrays and those in memory share one compiled kernel."""
-    view = np.ascontiguousarray(np.asarray(array)).view()
+    view = np.ascontiguousarray(np.asarray(array, dtype=dtype)).view()
     view.flags.writeable = False
     return view
+
+
+ALL_ALLOWED = _readable(np.empty(0, dtype=np.bool_))
+"""An empty mask allows everything."""
