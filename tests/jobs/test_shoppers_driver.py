@@ -29,9 +29,10 @@ class Shopkeeper:
     def __init__(self):
         self.events, self.orders, self.questions, self.agents = [], [], [], set()
         self.at_once = self.most_at_once = self.connections = 0
-        self.writers, self.calls = set(), set()
+        self.writers, self.calls, self.sessions = set(), set(), []
         self.away = False
         self.mood = None
+        self.clock = lambda: datetime.now(UTC)
         self.pause_s = 0.0
 
     async def __aenter__(self):
@@ -81,15 +82,16 @@ class Shopkeeper:
         self.agents.add(request.headers["user-agent"])
         if self.mood is not None:
             return self.mood(request)
-        now = datetime.now(UTC)
         if request.path == "/v1/events" and key == PUBLISHABLE:
-            batch = parse_events(request.body, tenant="shop", source="browser", default_consent="none", now=now)
+            batch = parse_events(
+                request.body, tenant="shop", source="browser", default_consent="none", now=self.clock()
+            )
             assert not batch.rejected
             assert batch.not_stored_no_consent == 0
             self.events += batch.events
             return 202, {"accepted": len(batch.events)}, ""
         if request.path == "/v1/orders" and key == SECRET:
-            batch = parse_orders(request.body, tenant="shop", source="server", now=now)
+            batch = parse_orders(request.body, tenant="shop", source="server", now=self.clock())
             assert not batch.rejected
             self.orders += batch.orders
             return 202, {"accepted": len(batch.orders)}, ""
@@ -119,7 +121,7 @@ class Request:
 
 
 def traffic(url, **fields):
-    usual = {"visitors_per_s": 500.0, "think_s": 0.002, "visits": 60, "returning": 0.0, "patience_s": 5.0}
+    usual = {"visitors_per_s": 500.0, "think_s": 0.002, "visits": 60, "returning": 0.0, "patience_s": 5.0, "first": 0}
     return Traffic(url=url, publishable=PUBLISHABLE, secret=SECRET, **{**usual, **fields})
 
 
@@ -209,6 +211,20 @@ def test_some_visitors_come_back_with_a_new_session():
         sessions.setdefault(event.visitor_id, set()).add(event.session_id)
     assert max(len(each) for each in sessions.values()) >= 2
     assert sum(len(each) for each in sessions.values()) == 80
+
+
+def test_after_a_restart_other_people_come():
+    async def scene(keeper):
+        moments = iter([datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 0, 0, 1, tzinfo=UTC)])
+        for moment in moments:
+            keeper.clock = lambda today=moment: today
+            await drive(traffic(keeper.url, visits=20, first=None), now=lambda began=moment: began)
+            keeper.sessions.append({event.visitor_id for event in keeper.events})
+        return keeper
+
+    first, both = run(scene).sessions
+    assert len(first) == 20
+    assert len(both) == 40
 
 
 def test_never_more_connections_than_allowed_and_they_are_kept_open():

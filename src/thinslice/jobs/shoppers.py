@@ -47,6 +47,8 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         tenant: Whose generated catalog it is; must be the one of the keys.
         catalog_rng: The seed of the catalog.
         seed: Of the shoppers; another seed brings other people.
+        first: The number of the first shopper; None takes one from the clock, so that whoever comes after a restart is
+            new.
         visitors_per_s: Mean arrivals a second, at random (Poisson) times.
         think_s: Mean seconds between looking at a slate and the next step.
         returning: Share of the visits, 0..1, that are second visits.
@@ -64,6 +66,7 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     tenant: str = "shop"
     catalog_rng: int = 0
     seed: int = 0
+    first: int | None = None
     visitors_per_s: float = 12.0
     think_s: float = 1.0
     returning: float = 0.1
@@ -119,7 +122,8 @@ async def drive(
     gone_home: list[tuple[int, int]] = []
     loop = asyncio.get_running_loop()
     arrives_at = loop.time()
-    started = newcomers = 0
+    started = 0
+    newcomers = int(now().timestamp()) * 1000 if traffic.first is None else traffic.first
 
     async def come(number: int, again: int) -> None:
         try:
