@@ -82,9 +82,12 @@ def test_a_visit_views_then_asks_and_what_is_bought_was_in_the_cart():
         assert len(views) == sum(isinstance(action, Ask) for action in actions) <= MAX_ROUNDS
         carts = [action.item for action in actions if isinstance(action, Cart)]
         assert len({item.item_id for item in carts}) == len(carts)
-        for action, following in zip(actions, [*actions[1:], None], strict=True):
+        for before, action, following in zip([None, *actions], actions, [*actions[1:], None], strict=False):
+            if isinstance(action, See):
+                assert list(action.positions) == sorted(set(action.positions))
             if isinstance(action, Click):
                 assert action.slate.item_ids[action.position] == action.item_id
+                assert before.positions[-1] == action.position
                 assert following is None or following == View(action.item_id)
             if isinstance(action, Buy):
                 assert following is None
@@ -173,3 +176,15 @@ def test_more_patient_shoppers_view_more():
     assert views[2].mean() > 3 * views[1].mean()
     assert views[2].max() == MAX_ROUNDS
     assert all((fewer <= more).all() for fewer, more in pairwise(views))  # the same luck
+
+
+def test_the_first_place_is_always_looked_at_and_later_ones_less_and_less():
+    looks = Counter()
+    slates = 0
+    for number in range(300):
+        for action in walk(crowd(np.array([number]), 3), popular_slate):
+            if isinstance(action, See):
+                slates += 1
+                looks.update(action.positions)
+    assert looks[0] == slates
+    assert looks[0] > looks[1] > looks[3] > looks[8] > 0

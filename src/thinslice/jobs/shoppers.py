@@ -191,8 +191,10 @@ class _Visit:
                 case Ask(item_id):
                     await self._flush()
                     slate = await self._ask(item_id)
-                case See(seen):
-                    self._note("view_item_list", **self._slate(seen))
+                case See(seen, positions):
+                    if positions:
+                        items = [{"item_id": seen.item_ids[position], "position": position} for position in positions]
+                        self._note("view_item_list", items=items, **self._slate(seen))
                     await asyncio.sleep(self._luck.exponential(self._traffic.think_s))
                 case Click(seen, position, item_id):
                     self._counts.clicks += 1

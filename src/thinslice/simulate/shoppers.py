@@ -140,9 +140,10 @@ class Ask(NamedTuple):
 
 
 class See(NamedTuple):
-    """The slate is on the screen."""
+    """The slate is on the screen and the shopper looks at some of its places, in order, until one is clicked."""
 
     slate: Slate
+    positions: tuple[int, ...]
 
 
 class Click(NamedTuple):
@@ -262,16 +263,19 @@ def visit(shop: Shop, shopper: Crowd) -> Generator[Action, Slate | None, None]:
         slate = yield Ask(item.item_id)
         chosen = None
         if slate is not None and slate.item_ids:
-            yield See(slate)
+            looked: list[int] = []
             for place, item_id in enumerate(slate.item_ids[:LOOKED_AT]):
-                code = shop.codes.get(item_id)
                 draw = ANSWERS.look(round_, place)
-                if code is None or item_id in seen or luck[draw] >= looking[place]:
+                if luck[draw] >= looking[place]:
                     continue
-                if luck[draw + 1] < clicks[code]:
+                looked.append(place)
+                code = shop.codes.get(item_id)
+                if code is not None and item_id not in seen and luck[draw + 1] < clicks[code]:
                     chosen = code
-                    yield Click(slate, place, item_id)
                     break
+            yield See(slate, tuple(looked))
+            if chosen is not None:
+                yield Click(slate, looked[-1], shop.items[chosen].item_id)
         if round_ == MAX_ROUNDS - 1:
             break
         if chosen is not None:
