@@ -53,27 +53,35 @@ def build(session_ptr, item, item_count, newest):  # type: ignore[no-untyped-def
     return posting_ptr, posting, session_count
 
 
-@njit(nogil=True, cache=True, inline="never")
-def gather(session, posting_ptr, posting, item_weight, decay, sample, wanted, known, weight, table, neighbor, mask):  # type: ignore[no-untyped-def]
-    """Finds the newest `sample` sessions that contain any session item, and the threshold that keeps `wanted` of them.
+@njit(nogil=True, cache=True)
+def gather(  # type: ignore[no-untyped-def]
+    session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
+    known, weight, table, neighbor, mask, start, strength,
+):  # fmt: skip
+    """Finds the newest `sample` sessions that contain any session item, and keeps the `wanted` most similar of them.
 
     Args:
         session: Item codes, oldest first; negative ones are passed over.
+        session_ptr: Shape (sessions + 1,).
+        item: Shape (clicks,).
         posting_ptr: Shape (items + 1,).
         posting: Session numbers, newest first inside an item.
+        age: Shape (sessions,), uint8.
+        age_weight: Shape (256,), float32.
         item_weight: Shape (items,), float32: idf.
         decay: Shape (clicks looked at,), float32, the newest click first.
         sample: How many sessions to look at.
-        wanted: How many of them to keep.
-        known: Scratch (items looked at,), filled with the distinct items, newest first: bit b of a mask is known[b].
+        wanted: How many of them to keep; of equally similar ones the newest.
+        known: Scratch (clicks looked at,), filled with the distinct items, newest first: bit b of a mask is known[b].
         weight: Scratch beside `known`, filled with weight = idf × decay by position.
-        table: Scratch (2 ** items looked at,), filled with the similarity of each mask.
-        neighbor: Scratch (sample,), filled with session numbers, newest first.
-        mask: Scratch beside `neighbor`.
+        table: Scratch (2 ** clicks looked at,), filled with the similarity of each mask.
+        neighbor: Scratch (sample,), filled with the kept sessions, newest first.
+        mask: Scratch beside `neighbor`, filled with which session items each contains.
+        start: Scratch beside `neighbor`, filled with where its clicks begin in `item`.
+        strength: Scratch beside `neighbor`, filled with similarity × weight of its age.
 
     Returns:
-        Number of distinct items, number of neighbors, the least similarity that is kept, and how many of exactly that
-        similarity are kept (the newest).
+        Number of distinct items, number of kept neighbors.
     """
     items = 0
     clicks = 0
@@ -97,13 +105,42 @@ def gather(session, posting_ptr, posting, item_weight, decay, sample, wanted, kn
         for low in range(1 << b):
             table[(1 << b) + low] = table[low] + weight[b]
     found = 0
+    least = np.float32(0)  # the least similarity that is kept, and how many of exactly that one
+    equal = sample
     if items == 1:
-        start = posting_ptr[known[0]]
-        found = min(sample, posting_ptr[known[0] + 1] - start)
+        begin = posting_ptr[known[0]]
+        found = min(sample, wanted, posting_ptr[known[0] + 1] - begin)
         for n in range(found):
-            neighbor[n] = posting[start + n]
+            neighbor[n] = posting[begin + n]
             mask[n] = 1
-        return items, found, table[1], wanted
+    elif items > 1:
+        found = merge(known[:items], posting_ptr, posting, sample, neighbor, mask)
+        if found > wanted:
+            least, equal = threshold(table, 1 << items, mask[:found], wanted)
+    kept = 0
+    for n in range(found):
+        bits = mask[n]
+        similarity = table[bits]
+        if similarity == least:
+            equal -= 1
+        if similarity > least or (similarity == least and equal >= 0):
+            s = neighbor[n]
+            neighbor[kept] = s
+            mask[kept] = bits
+            start[kept] = session_ptr[s]
+            strength[kept] = similarity * age_weight[age[s]]
+            kept += 1
+    # Reads the first click of each neighbor now, so that memory fetches many at once; later they are in the cache.
+    for n in range(kept):
+        neighbor[n] = neighbor[n] if item[start[n]] >= 0 else 0
+    return items, kept
+
+
+@njit(nogil=True, cache=True)
+def merge(known, posting_ptr, posting, sample, neighbor, mask):  # type: ignore[no-untyped-def]
+    """The newest `sample` sessions of several posting lists, each once, with the mask of the lists that it is in."""
+    items = known.size
+    found = 0
     at = np.empty(items, np.int32)
     end = np.empty(items, np.int32)
     head = np.empty(items, np.int32)
@@ -111,7 +148,6 @@ def gather(session, posting_ptr, posting, item_weight, decay, sample, wanted, kn
         at[b] = posting_ptr[known[b]]
         end[b] = posting_ptr[known[b] + 1]
         head[b] = posting[at[b]] if at[b] < end[b] else -1
-    count = np.zeros(1 << items, np.int32)
     while found < sample:
         newest = np.int32(-1)
         for b in range(items):
@@ -126,14 +162,23 @@ def gather(session, posting_ptr, posting, item_weight, decay, sample, wanted, kn
                 head[b] = posting[at[b]] if at[b] < end[b] else -1
         neighbor[found] = newest
         mask[found] = bits
-        count[bits] += 1
         found += 1
-    if found <= wanted:
-        return items, found, np.float32(0), found
-    # Counting instead of sorting: distinct similarities are few. The least one that is kept may be kept in part.
-    present = np.empty(1 << items, np.int32)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def threshold(table, masks, mask, wanted):  # type: ignore[no-untyped-def]
+    """Counts instead of sorting: distinct similarities are few.
+
+    Returns:
+        The least similarity among the `wanted` best, and how many of exactly that similarity belong to them.
+    """
+    count = np.zeros(masks, np.int32)
+    for n in range(mask.size):
+        count[mask[n]] += 1
+    present = np.empty(masks, np.int32)
     kinds = 0
-    for bits in range(1, 1 << items):
+    for bits in range(1, masks):
         if count[bits] > 0:
             slot = kinds
             while slot > 0 and table[present[slot - 1]] < table[bits]:
@@ -150,53 +195,45 @@ def gather(session, posting_ptr, posting, item_weight, decay, sample, wanted, kn
             equal += count[present[k]]
             k += 1
         if above + equal >= wanted:
-            return items, found, value, wanted - above
+            return value, wanted - above
         above += equal
-    return items, found, np.float32(0), found
+    return np.float32(0), mask.size
 
 
 @njit(nogil=True, cache=True)
 def rank(  # type: ignore[no-untyped-def]
     session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, candidate_weight, decay, distance,
-    sample, wanted, k, allowed, known, weight, table, neighbor, mask, score, touched,
+    sample, wanted, known, weight, table, neighbor, mask, start, strength, score, k, allowed, touched,
 ):  # fmt: skip
     """The best `k` allowed items: codes int32 and scores float32, best first, equal scores by code.
 
     A neighbor gives each of its items similarity × weight of its age × weight of the distance (in clicks) from the
     newest session item that it contains. `score` (items,) is scratch and all zero before and after.
     """
-    _, found, least, equal = gather(
-        session, posting_ptr, posting, item_weight, decay, sample, wanted, known, weight, table, neighbor, mask
-    )
+    _, found = gather(
+        session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
+        known, weight, table, neighbor, mask, start, strength,
+    )  # fmt: skip
     reach = distance.size // 2
     candidates = 0
     for n in range(found):
         bits = mask[n]
-        similarity = table[bits]
-        if similarity < least:
-            continue
-        if similarity == least:
-            if equal == 0:
-                continue
-            equal -= 1
-        s = neighbor[n]
-        strength = similarity * age_weight[age[s]]
         first = 0
         while (bits >> first) & 1 == 0:
             first += 1
         match = known[first]
-        start = session_ptr[s]
-        stop = session_ptr[s + 1]
+        stop = session_ptr[neighbor[n] + 1]
         at = stop - 1
         while item[at] != match:
             at -= 1
-        for p in range(max(start, at - reach), min(stop, at + reach + 1)):
+        vote = strength[n]
+        for p in range(max(start[n], at - reach), min(stop, at + reach + 1)):
             code = item[p]
             before = score[code]
             if before == 0:
                 touched[candidates] = code
                 candidates += 1
-            score[code] = before + strength * distance[p - at + reach]
+            score[code] = before + vote * distance[p - at + reach]
     limited = allowed.size > 0
     best_code = np.empty(k, np.int32)
     best_score = np.empty(k, np.float32)
@@ -258,7 +295,7 @@ def sift(heap_score, heap_code, size, value, code):  # type: ignore[no-untyped-d
 @njit(nogil=True, cache=True)
 def terms(  # type: ignore[no-untyped-def]
     session, codes, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, candidate_weight, decay,
-    distance, sample, wanted, known, weight, table, neighbor, mask, score,
+    distance, sample, wanted, known, weight, table, neighbor, mask, start, strength, score,
 ):  # fmt: skip
     """Breaks the scores of some items into the parts that each session item gave.
 
@@ -266,9 +303,10 @@ def terms(  # type: ignore[no-untyped-def]
         The session's distinct items (newest first); parts, shape (codes, items), float64; and the scores, float32,
         added in the order of `rank`, so they are equal to its scores to the bit.
     """
-    items, found, least, equal = gather(
-        session, posting_ptr, posting, item_weight, decay, sample, wanted, known, weight, table, neighbor, mask
-    )
+    items, found = gather(
+        session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
+        known, weight, table, neighbor, mask, start, strength,
+    )  # fmt: skip
     parts = np.zeros((codes.size, items), np.float64)
     total = np.zeros(codes.size, np.float32)
     for slot in range(codes.size):
@@ -276,32 +314,23 @@ def terms(  # type: ignore[no-untyped-def]
     reach = distance.size // 2
     for n in range(found):
         bits = mask[n]
-        similarity = table[bits]
-        if similarity < least:
-            continue
-        if similarity == least:
-            if equal == 0:
-                continue
-            equal -= 1
-        s = neighbor[n]
-        strength = similarity * age_weight[age[s]]
         first = 0
         while (bits >> first) & 1 == 0:
             first += 1
         match = known[first]
-        start = session_ptr[s]
-        stop = session_ptr[s + 1]
+        stop = session_ptr[neighbor[n] + 1]
         at = stop - 1
         while item[at] != match:
             at -= 1
-        for p in range(max(start, at - reach), min(stop, at + reach + 1)):
+        vote = strength[n]
+        for p in range(max(start[n], at - reach), min(stop, at + reach + 1)):
             place = np.int64(score[item[p]]) - 1
             if place >= 0:
                 near = distance[p - at + reach]
-                total[place] += strength * near
+                total[place] += vote * near
                 for b in range(items):
                     if (bits >> b) & 1:
-                        parts[place, b] += np.float64(weight[b]) * age_weight[age[s]] * near
+                        parts[place, b] += np.float64(weight[b]) / table[bits] * vote * near
     for slot in range(codes.size):
         score[codes[slot]] = 0
         total[slot] *= candidate_weight[codes[slot]]

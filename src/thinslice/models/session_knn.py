@@ -156,14 +156,14 @@ class SessionKNN:
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first."""
-        known, weight, table, neighbor, mask, score, touched = self._room()
+        room, touched = self._room()
         if allowed is not None and len(allowed) != len(self._vocabulary):
             raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {len(allowed)}.")
         mask_of_items = ALL_ALLOWED if allowed is None else _readable(allowed, np.bool_)
         wanted = max(0, min(k, len(self._vocabulary)))
         found: tuple[NDArray[np.int32], NDArray[np.float32]] = _kernel().rank(
-            _readable(session, np.int32), *self._index, self._sample, self._neighbors, wanted,
-            mask_of_items, known, weight, table, neighbor, mask, score, touched,
+            _readable(session, np.int32), *self._index, self._sample, self._neighbors, *room, wanted,
+            mask_of_items, touched,
         )  # fmt: skip
         return found
 
@@ -186,32 +186,23 @@ class SessionKNN:
         return [reasons.get(item_id, Reason(item_id, 0.0, {})) for item_id in item_ids]
 
     def _terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
-        known, weight, table, neighbor, mask, score, _ = self._room()
+        room, _ = self._room()
         found: tuple[NDArray[Any], ...] = _kernel().terms(
-            _readable(session, np.int32),
-            _readable(codes, np.int32),
-            *self._index,
-            self._sample,
-            self._neighbors,
-            known,
-            weight,
-            table,
-            neighbor,
-            mask,
-            score,
+            _readable(session, np.int32), _readable(codes, np.int32), *self._index, self._sample, self._neighbors, *room
         )
         return found
 
-    def _room(self) -> tuple[NDArray[Any], ...]:
-        """This thread's scratch: about 8 bytes an item and 8 a sampled session."""
-        room: tuple[NDArray[Any], ...] | None = getattr(self._scratch, "room", None)
+    def _room(self) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int32]]:
+        """This thread's scratch, about 8 bytes an item and 16 a sampled session; and where `rank` notes candidates."""
+        room: tuple[tuple[NDArray[Any], ...], NDArray[np.int32]] | None = getattr(self._scratch, "room", None)
         if room is None:
-            look = len(self._arrays["decay"])
-            room = (
+            look, items = len(self._arrays["decay"]), len(self._vocabulary)
+            shared = (
                 np.empty(look, np.int32), np.empty(look, np.float32), np.empty(1 << look, np.float32),
-                np.empty(self._sample, np.int32), np.empty(self._sample, np.int32),
-                np.zeros(len(self._vocabulary), np.float32), np.empty(len(self._vocabulary), np.int32),
+                *(np.empty(self._sample, kind) for kind in (np.int32, np.int32, np.int32, np.float32)),
+                np.zeros(items, np.float32),
             )  # fmt: skip
+            room = (shared, np.empty(items, np.int32))
             self._scratch.room = room
         return room
 
