@@ -18,8 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
+
 from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
+from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import News, Timer, lag_s, next_training
 from thinslice.jobs.train import news_of_tenants, rows_of
 from thinslice.process.bond import die_with
@@ -66,6 +69,7 @@ class Jobs:
         self._counted = (-1, -1)
         self._news: list[News] = []
         self._training: tuple[str, subprocess.Popen[bytes], float] | None = None
+        self._catalog_version = -1
         self._stop = False
 
     def stop(self) -> None:
@@ -122,8 +126,21 @@ class Jobs:
         self._compacted_at = time.monotonic()
         counts = self.compactor.run_once(datetime.now(UTC))
         self.state["compacted_at"] = now_text()
-        self.state["compacted"] = str(counts)
+        self.state["compacted"] = msgspec.structs.asdict(counts)
+        self.refill()
         self.write_state()
+
+    def refill(self) -> None:
+        """Brings imported items into the live catalog, and after a power loss the visits of the last half hour."""
+        version = self.lake.version("items")
+        if version != self._catalog_version:
+            refill_catalog(self.lake, self.live, self.settings.tenants)
+            self._catalog_version = version
+        boot, filled = self.workspace.live / "boot", self.workspace.live / "filled"
+        this_boot = boot.read_text(encoding="ascii")
+        if not filled.is_file() or filled.read_text(encoding="ascii") != this_boot:
+            refill_sessions(self.lake, self.live, datetime.now(UTC))
+            filled.write_text(this_boot, encoding="ascii")
 
     def sweep(self) -> None:
         """Drops live sessions that have expired."""

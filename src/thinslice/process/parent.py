@@ -28,7 +28,7 @@ GRACE_S = 8.0
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
-CALM_S = 10.0
+CALM_S = 3.0
 """A child that lived this long is restarted at once; sooner deaths double the pause, up to the longest."""
 
 POLL_S = 0.05
