@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
@@ -79,6 +80,7 @@ _NAMES = {
 _IDS = frozenset({"item_id", "session_id", "visitor_id", "user_id", "order_id", "event_id", "group_id", "creator_id",
                   "target_id", "recommendation_id"})  # fmt: skip
 _TIMES = frozenset({"occurred_at", "published_at", "expires_at"})
+_NESTED = frozenset({"context", "items", "lines", "attributes", "vectors", "categories"})
 _MONEY = {"price": "price_minor", "total": "total_minor"}
 _NO_CENTS = frozenset({"JPY", "KRW", "CLP", "VND", "ISK", "XAF", "XOF", "PYG", "UGX"})
 _THREE_DIGITS = frozenset({"KWD", "BHD", "OMR", "JOD", "TND"})
@@ -119,9 +121,9 @@ def guess(kind: str, columns: Sequence[str], told: Mapping[str, str]) -> dict[st
     plain = {column.strip().lower().removeprefix("g:").replace(" ", "_"): column for column in reversed(columns)}
     for field in sorted(fields, key=lambda name: name not in _ALIASES[kind]):
         for alias in (field, *_ALIASES[kind].get(field, ())):
-            column = plain.get(alias)
-            if column is not None and column not in found and field not in taken:
-                found[column] = field
+            match = plain.get(alias)
+            if match is not None and match not in found and field not in taken:
+                found[match] = field
                 taken.add(field)
                 break
     missing = [field for field in _NEEDED[kind] if field not in taken]
@@ -135,15 +137,13 @@ def guess(kind: str, columns: Sequence[str], told: Mapping[str, str]) -> dict[st
 
 def fields_of(kind: str) -> frozenset[str]:
     """What a column of a file can be."""
+    ours = {"tenant", "received_at", "updated_at", "source", "duplicate"}  # follow from the import itself
     if kind == "events":
-        return (frozenset(WireEvent.__struct_fields__) | {"price"}) - {"tenant", "received_at", "source", "items",
-                                                                       "context", "duplicate"}  # fmt: skip
+        return (frozenset(WireEvent.__struct_fields__) | {"price"}) - ours
     if kind == "items":
-        return (frozenset(WireCatalogItem.__struct_fields__) | {"price"}) - {"tenant", "updated_at", "attributes",
-                                                                             "vectors"}  # fmt: skip
-    return (frozenset(WireOrder.__struct_fields__) | {"price", "total", "item_id", "quantity", "price_minor"}) - {
-        "tenant", "received_at", "source", "lines"
-    }  # fmt: skip
+        return (frozenset(WireCatalogItem.__struct_fields__) | {"price"}) - ours
+    lines = {"price", "total", "item_id", "quantity", "price_minor"}
+    return (frozenset(WireOrder.__struct_fields__) | lines) - ours
 
 
 def is_order_index(times: Iterable[Any]) -> bool:
@@ -216,7 +216,7 @@ def order_of(rows: Sequence[Mapping[str, Any]], currency: str | None) -> WireOrd
         if "item_id" in line:
             lines.append(line)
         fields = {**plain, **fields}
-    return to_wire({**fields, "lines": lines}, WireOrder)
+    return to_wire({**fields, "lines": lines} if lines else fields, WireOrder)
 
 
 def plain_fields(row: Mapping[str, Any], currency: str | None, bag: str) -> dict[str, Any]:
@@ -244,8 +244,13 @@ def plain_fields(row: Mapping[str, Any], currency: str | None, bag: str) -> dict
             fields.setdefault(minor, amount)
             if own is not None:
                 fields.setdefault("currency", own)
+    for name in _NESTED.intersection(fields):
+        if isinstance(fields[name], str) and fields[name][:1] in "{[":
+            with suppress(msgspec.DecodeError):  # then it is plain text, and the checks below say so
+                fields[name] = msgspec.json.decode(fields[name])
     if free:
-        fields[bag] = free
+        held = fields.get(bag)
+        fields[bag] = {**held, **free} if isinstance(held, dict) else free
     return fields
 
 

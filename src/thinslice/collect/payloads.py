@@ -743,8 +743,13 @@ def _without_nan(body: bytes) -> bytes | None:
     if b"NaN" not in body and b"Infinity" not in body:
         return None
     found: list[str] = []
+
+    def noted(name: str) -> str:
+        found.append(name)
+        return name
+
     try:
-        value = json.loads(body, parse_constant=lambda name: found.append(name) or name)
+        value = json.loads(body, parse_constant=noted)
         return json.dumps(value).encode() if found else None
     except (ValueError, RecursionError):
         return None

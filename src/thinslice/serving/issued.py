@@ -8,6 +8,9 @@ from pathlib import Path
 
 from thinslice.errors import Corrupt
 
+SECRET_FILE = "secret"
+"""The file of a workspace with which recommendation ids are sealed."""
+
 _RANDOM = 11
 _SEAL = 9
 
