@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from thinslice.cli.program import program
+from thinslice.records import Event
+from thinslice.settings import Workspace
+from thinslice.store.lake import Lake
 
 
 def run(*arguments):
@@ -89,3 +92,27 @@ def test_no_parquet_no_file_no_such_model_and_nothing_named_are_refused_with_exi
     ]:
         result = run(*arguments)
         assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
+def test_the_lake_of_a_tenant_is_evaluated_as_training_reads_it(tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    assert CliRunner().invoke(program, ["init", "--workspace", str(workspace.root)]).exit_code == 0
+    empty = run("--workspace", workspace.root, "--tenant", "shop", "--json")
+    assert (empty.exit_code, "the lake holds nothing yet" in empty.stderr) == (2, True), empty.output
+    start = datetime.now(UTC) - timedelta(days=5)
+    events = [
+        Event(
+            event_id=f"e{visit}-{click}", tenant="shop", name="view_item", visitor_id=f"v{visit % 20}",
+            item_id=f"{visit % 2}-{(visit + click) % 5}", occurred_at=start + timedelta(hours=visit, minutes=click),
+            received_at=start + timedelta(hours=visit, minutes=click), is_bot=visit == 7,
+        )
+        for visit in range(100) for click in range(3)
+    ]  # fmt: skip
+    Lake(workspace.lake).append("events", events)
+    result = run("--workspace", workspace.root, "--tenant", "shop", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["protocol"]
+    assert found["train_sessions"] + found["test_sessions"] == 99
+    assert found["split"] == "last 1 day"
+    strange = run("--workspace", workspace.root, "--tenant", "other")
+    assert (strange.exit_code, "there is no tenant 'other'" in strange.stderr) == (2, True)
