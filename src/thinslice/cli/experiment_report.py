@@ -1,0 +1,168 @@
+"""An experiment's report in the terminal: decision, effects on one scale around zero, checks; words beside colors."""
+
+import math
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from thinslice.metrics import MONEY_COLUMN
+from thinslice.records import Experiment, MetricResult, Report
+
+COLORS = {
+    "ship": "green", "keep": "yellow", "stop": "red", "extend": "yellow", "invalid": "red",
+    "better": "green", "worse": "red", "not_worse": "cyan", "cannot_say": "bright_black",
+}  # fmt: skip
+"""Color of an action or a reading; the word always stands beside it."""
+
+HEADLINES = {
+    "ship": "SHIP", "keep": "KEEP CONTROL", "stop": "STOP, KEEP CONTROL", "extend": "EXTEND, DO NOT SHIP YET",
+    "invalid": "INVALID, DO NOT READ THE EFFECTS",
+}  # fmt: skip
+
+STEPS = tuple(base * 10.0**power for power in range(-4, 5) for base in (1.0, 2.0, 4.0, 5.0))
+"""Where the ends of the scale may lie, in percent."""
+
+
+def print_report(console: Console, report: Report, *, experiment: Experiment | None = None, currency: str = "") -> None:
+    """Prints a report.
+
+    Args:
+        console: Where to; its width decides how wide the bars are, 60 columns and more look right.
+        report: What to print.
+        experiment: Its definition, so that money is printed as money.
+        currency: The tenant's currency.
+    """
+    money = set()
+    if experiment is not None and currency:
+        money = {
+            metric.name
+            for metric in experiment.metrics
+            if metric.numerator == MONEY_COLUMN and metric.denominator != MONEY_COLUMN
+        }
+    console.print(_headline(report))
+    for variant in dict.fromkeys(row.variant for row in report.metrics):
+        rows = [row for row in report.metrics if row.variant == variant]
+        console.print()
+        console.print(_effects(rows, report, width=console.width, currency=currency, money=money))
+    console.print()
+    for check in report.checks:
+        chance = "" if check.pvalue is None else f"  p = {check.pvalue:.2g}"
+        mark, word, color = ("✓", "passed", "green") if check.passed else ("✗", "FAILED", "red")
+        line = Text.assemble((f"{mark} {check.name} {word}", color), f"{chance}  {check.detail}")
+        console.print(line)
+
+
+def _headline(report: Report) -> RenderableType:
+    action = report.decision.action
+    lines = [Text(HEADLINES[action], style=f"bold {COLORS[action]}"), Text(report.decision.sentence)]
+    return Panel(Group(*lines), title=Text(f"{report.experiment}{_age(report)}"), title_align="left",
+                 border_style=COLORS[action], padding=(0, 1))  # fmt: skip
+
+
+def _age(report: Report) -> str:
+    if report.started_at is None or report.as_of is None:
+        return ""
+    day = math.floor((report.as_of - report.started_at).total_seconds() / 86_400) + 1
+    if report.ends_at is None:
+        return f"  day {day}"
+    return f"  day {day}/{max(1, math.ceil((report.ends_at - report.started_at).total_seconds() / 86_400))}"
+
+
+def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: str, money: set[str]) -> RenderableType:
+    reach = _reach(rows)
+    variant = rows[0].variant
+    compact = width < 92
+    table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False, header_style="bright_black")
+    table.add_column("Metric", overflow="fold", max_width=28)
+    if not compact:
+        table.add_column(report.control, justify="right", no_wrap=True, overflow="ellipsis", max_width=14)
+        table.add_column(variant, justify="right", no_wrap=True, overflow="ellipsis", max_width=14)
+    bar = (max(11, min(31, width - 60)) if compact else max(13, min(41, width - 84))) | 1
+    table.add_column(_axis(reach, bar), no_wrap=True, min_width=bar, max_width=bar)
+    table.add_column("Change (95 %)", justify="right", no_wrap=True)
+    table.add_column("Reading", overflow="fold")
+    for row in rows:
+        unit = currency if row.name in money else ""
+        means = [] if compact else [_value(row, mean, unit) for mean in (row.mean_control, row.mean_treatment)]
+        name = row.name + (" ↓" if row.direction == "down" else "")
+        reading = Text(row.reading.replace("_", " ") if compact else _reading(row), style=COLORS[row.reading])
+        table.add_row(name, *means, _bar(row, reach, bar), _change(row), reading)
+    sizes = f"{report.control} {rows[0].n_control:,} units, {variant} {rows[0].n_treatment:,} units"
+    return Group(table, Text(sizes, style="bright_black"))
+
+
+def _reach(rows: list[MetricResult]) -> float:
+    """Half of the scale in percent: the smallest step that holds every interval, at most 100 %, at least 1 %."""
+    ends = [abs(100 * end) for row in rows for end in (row.rel_effect_size_ci or ()) if end is not None]
+    largest = min(max([*ends, 1.0]), 100.0)
+    return next(step for step in STEPS if step >= largest)
+
+
+def _axis(reach: float, width: int) -> Text:
+    """The labels of the scale: its ends and zero."""
+    left, right = f"-{reach:g}%", f"+{reach:g}%"
+    half = width // 2
+    return Text(left.ljust(half)[:half] + "0" + right.rjust(half)[-half:])
+
+
+def _bar(row: MetricResult, reach: float, width: int) -> Text:
+    """One interval on the shared scale; zero is always drawn, an arrow says that it goes on."""
+    half = width // 2
+    cells = [" "] * width
+    ci = row.rel_effect_size_ci
+    if ci is not None and row.rel_effect_size is not None:
+        low, high = (_place(end, default, reach, half) for end, default in zip(ci, (-math.inf, math.inf), strict=True))
+        for place in range(max(low, 0), min(high, width - 1) + 1):
+            cells[place] = "─"
+        if low < 0:
+            cells[0] = "←"
+        if high >= width:
+            cells[-1] = "→"
+    cells[half] = "┼" if cells[half] == "─" else "│"
+    if ci is not None and row.rel_effect_size is not None:
+        middle = _place(row.rel_effect_size, 0.0, reach, half)
+        if 0 <= middle < width:
+            cells[middle] = "●"
+    text = Text("".join(cells), style=COLORS[row.reading])
+    if cells[half] == "│":
+        text.stylize("bright_black", half, half + 1)
+    return text
+
+
+def _place(end: float | None, default: float, reach: float, half: int) -> int:
+    """The cell of a relative change; -1 or one past the end when it lies outside."""
+    value = default if end is None else 100 * end
+    if value < -reach:
+        return -1
+    if value > reach:
+        return 2 * half + 1
+    return half + round(value / reach * half)
+
+
+def _value(row: MetricResult, value: float | None, currency: str) -> str:
+    """A mean as money, as a share where both lie between 0 and 1, or with four figures."""
+    if value is None:
+        return "-"
+    if currency:
+        return f"{value / 100:,.2f} {currency}"
+    means = [mean for mean in (row.mean_control, row.mean_treatment) if mean is not None]
+    if "_per_" not in row.name and all(0 <= mean <= 1 for mean in means):
+        return f"{100 * value:.2f} %"
+    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def _change(row: MetricResult) -> Text:
+    if row.rel_effect_size is None or row.rel_effect_size_ci is None:
+        return Text("-", style="bright_black")
+    ends = ["∞" if end is None else f"{100 * end:+.1f}" for end in row.rel_effect_size_ci]
+    ends[0] = "-∞" if ends[0] == "∞" else ends[0]
+    return Text.assemble(
+        (f"{100 * row.rel_effect_size:+.1f} %", COLORS[row.reading]), (f" [{ends[0]}, {ends[1]}]", "bright_black")
+    )
+
+
+def _reading(row: MetricResult) -> str:
+    word = row.reading.replace("_", " ")
+    return word if row.margin is None else f"{word} (margin {100 * row.margin:g} %)"
