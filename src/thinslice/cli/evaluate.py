@@ -208,7 +208,7 @@ def print_table(result: dict[str, Any], k: int) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("model", no_wrap=True)
     for head in (f"HR@{k}", f"MRR@{k}", "coverage", "fit s", "p50/p99 µs", "B/event"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -234,4 +234,4 @@ def print_table(result: dict[str, Any], k: int) -> None:
 
 
 def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.4f}" + (f" ± {1.96 * error:.4f}" if error is not None else "")
+    return f"{value:.4f}" + (f" ±{1.96 * error:.4f}" if error is not None else "")
