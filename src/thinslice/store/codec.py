@@ -9,25 +9,14 @@ from thinslice.errors import Corrupt
 from thinslice.records import Event, Exposure, Item, Order, Quarantined
 from thinslice.store.log import LogKind
 
-
-class Forget(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A wish to be forgotten: `visitor_hash` and `user_hash` are keyed hashes, never the ids."""
-
-    tenant: str
-    at: float
-    visitor_hash: str | None = None
-    user_hash: str | None = None
-
-
 RECORDS: dict[int, type[msgspec.Struct]] = {
     LogKind.EVENTS: Event,
     LogKind.EXPOSURES: Exposure,
     LogKind.ITEMS: Item,
     LogKind.ORDERS: Order,
     LogKind.QUARANTINE: Quarantined,
-    LogKind.FORGET: Forget,
 }
-"""What a frame of each kind is a list of."""
+"""What a frame of each kind is a list of; FORGET is a number kept for later."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[int, msgspec.msgpack.Decoder[Any]] = {

@@ -7,7 +7,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _SEQUENCE = struct.Struct(">Q")
 _BUCKET = struct.Struct(">I")
 _ITEM_HEADER = struct.Struct(">Qd")
 _SEQUENCE_KEY = b"sequence"
+_TICK_KEY = b"tick"
 
 _encoder = msgspec.msgpack.Encoder()
 _session_decoder = msgspec.msgpack.Decoder(LiveSession)
@@ -208,6 +209,10 @@ class LiveDB:
             freed += looked
             if looked < limit:
                 break
+        # Pages that one transaction frees can be used from the second one after it.
+        for _ in range(2):
+            with suppress(lmdb.MapFullError), self._environment.begin(db=self._meta, write=True) as write:
+                write.put(_TICK_KEY, os.urandom(8))
         return freed
 
     # Catalog
