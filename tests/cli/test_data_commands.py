@@ -1,0 +1,114 @@
+"""`import`, `quarantine` and `recommend` as one types them."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from thinslice.cli.program import program
+from thinslice.serving import ExperimentFiles, Intake, RecommendationIds
+from thinslice.settings import Workspace, read_settings
+from thinslice.store.live import MemoryLive
+from thinslice.store.log import GroupCommit, SegmentWriter
+
+CSV = "session_id,item_id,ts,event\n" + "".join(
+    f"s{n},{item},{1775000000 + n},view\n" for n in range(10) for item in ("a", "b" if n % 2 else "c")
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(program, [*arguments, "--workspace", str(tmp_path / "w")])
+        assert result.exit_code == code, result.output
+        return result.stdout
+
+    call("init")
+    return call
+
+
+@pytest.fixture
+def workspace(run, tmp_path):
+    return Workspace(tmp_path / "w")
+
+
+def test_import_says_what_it_read_kept_and_refused(run, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(CSV + "s,,1775000000,view\n", encoding="utf-8")
+    told = run("import", "events", str(path))
+    assert "21 rows read, 20 kept, 0 known already, 1 quarantined" in told
+    assert "line 22: view_item needs an item_id" in told
+    figures = json.loads(run("import", "events", str(path), "--json"))
+    assert (figures["read"], figures["kept"], figures["known"], figures["quarantined"]) == (21, 0, 20, 1)
+    assert figures["files"][0]["bad"] == [
+        {"line": 22, "code": "missing_field", "reason": "view_item needs an item_id", "field": "item_id"}
+    ]
+
+
+def test_import_refuses_what_it_cannot_use(run, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("item_id,ts\n,1775000000\n", encoding="utf-8")
+    run("import", "events", str(path), code=2)
+    run("import", "events", str(path), "--map", "nonsense", code=2)
+    run("import", "events", str(tmp_path / "nowhere.csv"), code=2)
+    run("import", "events", str(path), "--tenant", "nobody", code=2)
+
+
+def test_import_train_recommend_answers_without_a_service(run, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(CSV, encoding="utf-8")
+    run("import", "events", str(path))
+    run("train", "--json")
+    answer = json.loads(run("recommend", "--session", "b", "-k", "2", "--explain", "--json"))
+    assert answer.keys() == {"recommendation_id", "policy", "model_version", "items", "explain"}
+    best = answer["items"][0]
+    assert (best["item_id"], best["source"], best["reason"]) == ("a", "session-knn", "Because you viewed b")
+    assert answer["explain"][0]["terms"].keys() == {"b"}
+    assert "Because you viewed b" in run("recommend", "--session", "b", "--explain")
+
+
+def test_recommend_serves_the_catalog_of_an_untrained_shop(run, tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("id,title\na,Vase\nb,Lamp\n", encoding="utf-8")
+    run("import", "items", str(path))
+    answer = json.loads(run("recommend", "--json"))
+    assert {item["item_id"] for item in answer["items"]} == {"a", "b"}
+    assert answer["model_version"] == "untrained"
+
+
+def send(workspace, body):
+    async def post():
+        commit = GroupCommit(SegmentWriter(workspace.log, "worker"))
+        ids, experiments = RecommendationIds(b"s" * 32), ExperimentFiles(workspace.experiments)
+        intake = Intake(read_settings(workspace), MemoryLive(), commit, experiments, ids)
+        key = SimpleNamespace(tenant="shop", kind="secret")
+        try:
+            return await intake.events(body, key, datetime.now(UTC))
+        finally:
+            commit.close()
+
+    return asyncio.run(post())
+
+
+def test_what_was_refused_over_http_is_listed_with_its_reason_and_can_be_replayed(run, workspace):
+    bad = {"name": "view_item", "event_id": "e1", "visitor_id": "v", "item_id": 7, "consent": "personalization"}
+    result = send(workspace, json.dumps([bad, {**bad, "event_id": "e2", "item_id": "a"}]).encode())
+    assert (result.accepted, len(result.rejected)) == (1, 1)
+    (listed,) = json.loads(run("quarantine", "list", "--json"))
+    assert listed["event"] == bad
+    assert "item_id" in listed["reason"]
+    assert (listed["file"], listed["line"]) == (None, None)
+    assert json.loads(run("quarantine", "replay", "--set", "price_minor=-1", "--json"))["replayed"] == 0
+    again = json.loads(run("quarantine", "replay", "--id", listed["quarantine_id"][:8], "--set", "item_id=7", "--json"))
+    assert again == {"replayed": 1, "remaining": 0}
+    assert json.loads(run("quarantine", "list", "--json")) == []
+    assert len(json.loads(run("quarantine", "list", "--all", "--json"))) == 1
+    assert "empty" in run("quarantine", "list")
+
+
+def test_quarantine_refuses_an_unknown_id(run):
+    run("quarantine", "replay", "--id", "zzz", code=2)
+    run("quarantine", "replay", "--set", "zzz", code=2)

@@ -1,0 +1,250 @@
+"""Files of one's own become rows of the lake."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thinslice.collect.columns import guess, is_order_index, read_money
+from thinslice.errors import BadInput, BadRecord
+from thinslice.jobs.load import load, replay
+from thinslice.records import Event, Item, Order, Quarantined
+from thinslice.settings import Workspace
+from thinslice.store.lake import Lake
+from thinslice.store.live import LiveDB
+from thinslice.store.schemas import to_records
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+RECORDS = {"events": Event, "items": Item, "orders": Order, "quarantine": Quarantined}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    (tmp_path / "thinslice.toml").write_text("[live]\nmap_mb = 8\n[tenants.shop]\n", encoding="utf-8")
+    return Workspace(tmp_path)
+
+
+def rows(workspace, table):
+    connection = Lake(workspace.lake).connect(tenant="shop")
+    try:
+        return to_records(RECORDS[table], connection.sql(f"SELECT * FROM {table}").to_arrow_table())
+    finally:
+        connection.close()
+
+
+def file(workspace, name, text):
+    path = workspace.root / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def load_events(workspace, path, **told):
+    return load(workspace, "events", path, "shop", now=NOW, **told)
+
+
+CSV = """session_id,ItemId,ts,event
+s1,7,1775000000,view
+s1,8,1775000060,view
+s1,8,1775000060,view
+s2,7,1775000000,buy
+"""
+
+
+def test_the_usual_columns_are_guessed_and_equal_rows_are_all_kept(workspace):
+    result = load_events(workspace, file(workspace, "log.csv", CSV))
+    assert (result.read, result.kept, result.known, result.quarantined) == (4, 4, 0, 0)
+    events = rows(workspace, "events")
+    assert sorted((e.session_id, e.item_id, e.name) for e in events) == [
+        ("s1", "7", "view_item"), ("s1", "8", "view_item"), ("s1", "8", "view_item"), ("s2", "7", "purchase"),
+    ]  # fmt: skip
+    assert {event.source for event in events} == {"import"}
+    assert len({event.event_id for event in events}) == 4
+
+
+def test_the_same_file_twice_changes_nothing(workspace):
+    path = file(workspace, "log.csv", CSV + "s3,,1775000000,view\n")
+    load_events(workspace, path)
+    versions = Lake(workspace.lake).versions()
+    again = load_events(workspace, path)
+    assert (again.kept, again.known, again.quarantined) == (0, 4, 1)
+    assert Lake(workspace.lake).versions() == versions
+
+
+def test_the_three_formats_of_one_log_are_the_same_rows(workspace):
+    load_events(workspace, file(workspace, "log.csv", CSV))
+    lines = [line.split(",") for line in CSV.splitlines()]
+    columns = dict(zip(lines[0], zip(*lines[1:], strict=True), strict=True))
+    table = pa.table({"session_id": columns["session_id"], "ItemId": [int(x) for x in columns["ItemId"]],
+                      "ts": [int(x) for x in columns["ts"]],
+                      "event": pa.array(columns["event"]).dictionary_encode()})  # fmt: skip
+    pq.write_table(table, workspace.root / "log.parquet")
+    objects = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    jsonl = file(workspace, "log.jsonl", "\n".join(json.dumps(each) for each in objects) + "\n")
+    array = file(workspace, "log.json", json.dumps(objects))
+    tabs = file(workspace, "log.tsv", "\ufeff" + CSV.replace(",", "\t"))
+    for path in (workspace.root / "log.parquet", jsonl, array, tabs):
+        result = load_events(workspace, path)
+        assert (result.read, result.kept, result.known) == (4, 0, 4)
+
+
+def test_each_bad_row_is_named_by_its_line_and_quarantined(workspace):
+    text = "item_id,time,price\na,2026-04-01,1.50\n,2026-04-01,1\nb,soon,1\nc,2026-04-01,much\n" + (
+        '"d\nd",2026-04-01,1\ne,2026-04-01\nf,1970-01-05,1\ng,2026-05-03,1\n'
+    )
+    result = load_events(workspace, file(workspace, "log.csv", text.encode() + b"h\xff,2026-04-01,1\n"))
+    assert [(bad.line, bad.code) for bad in result.bad] == [
+        (3, "missing_field"), (4, "bad_time"), (5, "bad_price"), (8, "bad_csv"), (9, "too_old"),
+        (10, "too_far_ahead"), (11, "bad_utf8"),
+    ]  # fmt: skip
+    assert (result.read, result.kept, result.quarantined) == (9, 2, 7)
+    kept = rows(workspace, "quarantine")
+    assert {(each.file, each.line, each.code) for each in kept} == {
+        ("log.csv", bad.line, bad.code) for bad in result.bad
+    }
+    assert sorted((event.item_id, event.price_minor) for event in rows(workspace, "events")) == [
+        ("a", 150), ("d\nd", 100)
+    ]  # fmt: skip
+
+
+def test_bad_lines_of_json_are_named_and_the_good_are_kept(workspace):
+    text = '{"item_id": "a", "ts": 1775000000}\n{broken\n\n[1]\n{"item_id": "b", "ts": 1775000000, "items": 3}\n'
+    result = load_events(workspace, file(workspace, "log.jsonl", text))
+    assert [(bad.line, bad.code) for bad in result.bad] == [
+        (2, "bad_json"), (4, "not_an_object"), (5, "wrong_type")
+    ]  # fmt: skip
+    assert result.kept == 1
+
+
+def test_a_column_can_be_told(workspace):
+    path = file(workspace, "log.csv", "what,when,who,shade\na,2026-04-01T10:00:00+02:00,v,blue\n")
+    told = {"what": "item_id", "when": "occurred_at", "who": "visitor_id", "shade": "context.color"}
+    result = load_events(workspace, path, told=told)
+    (event,) = rows(workspace, "events")
+    assert (event.visitor_id, event.context) == ("v", {"color": "blue"})
+    assert event.occurred_at == datetime(2026, 4, 1, 8, tzinfo=UTC)
+    assert result.ignored == []
+
+
+def test_times_that_only_tell_the_order_are_recognized(workspace):
+    path = file(workspace, "log.csv", "session_id,item_id,ts\ns,a,0\ns,b,1\ns,c,2\n")
+    result = load_events(workspace, path)
+    assert result.order_only
+    events = sorted(rows(workspace, "events"), key=lambda event: event.occurred_at)
+    assert [event.item_id for event in events] == ["a", "b", "c"]
+    assert events[1].occurred_at - events[0].occurred_at == timedelta(seconds=1)
+
+
+def test_our_own_records_are_taken_as_they_are(workspace):
+    own = {"event_id": "e1", "tenant": "shop", "name": "add_to_cart", "occurred_at": "2026-04-01T10:00:00Z",
+           "received_at": "2026-04-01T10:00:01Z", "item_id": "a", "visitor_id": "v", "context": {"url": "x"},
+           "source": "browser"}  # fmt: skip
+    load_events(workspace, file(workspace, "own.jsonl", json.dumps(own)))
+    (event,) = rows(workspace, "events")
+    assert (event.event_id, event.name, event.context) == ("e1", "add_to_cart", {"url": "x"})
+
+
+def test_items_reach_the_lake_and_the_running_service_and_only_changes_count(workspace):
+    text = "id,title,link,price,availability,product_type,color\n" + (
+        "a,Vase,https://x/a,15.00 EUR,in stock,Home > Vases,blue\nb,Lamp,https://x/b,9.99,out of stock,Home,red\n"
+    )
+    path = file(workspace, "feed.csv", text)
+    first = load(workspace, "items", path, "shop", now=NOW, told={"color": "attributes.color"})
+    assert first.kept == 2
+    again = load(workspace, "items", path, "shop", now=NOW + timedelta(hours=1), told={"color": "attributes.color"})
+    assert (again.kept, again.known) == (0, 2)
+    changed = file(workspace, "feed2.csv", text.replace("out of stock", "in_stock"))
+    third = load(workspace, "items", changed, "shop", now=NOW + timedelta(hours=2), told={"color": "attributes.color"})
+    assert (third.kept, third.known) == (1, 1)
+    live = LiveDB(workspace.live, 8)
+    try:
+        items = {item.item_id: item for item in live.item_changes("shop", 0)[1]}
+    finally:
+        live.close()
+    assert {item.item_id: item for item in rows(workspace, "items")} == items
+    vase = items["a"]
+    assert (vase.title, vase.price_minor, vase.currency, vase.in_stock) == ("Vase", 1500, "EUR", True)
+    assert (vase.categories, vase.attributes) == (["Home", "Vases"], {"color": "blue"})
+    assert items["b"].in_stock
+
+
+def test_the_lines_of_an_order_may_lie_scattered_over_the_file(workspace):
+    text = "order_id,item_id,quantity,price,ts,customer_id\no1,a,2,5.00,1775000000,u\no2,b,1,1.00,1775000000,u\n" + (
+        "o1,b,1,0.50,1775000000,u\no3,,1,1.00,1775000000,u\n"
+    )
+    path = file(workspace, "orders.csv", text)
+    result = load(workspace, "orders", path, "shop", now=NOW)
+    assert (result.read, result.kept, result.quarantined) == (4, 3, 1)
+    assert {(o.order_id, o.total_minor, len(o.lines), o.user_id) for o in rows(workspace, "orders")} == {
+        ("o1", 1050, 2, "u"), ("o2", 100, 1, "u"),
+    }  # fmt: skip
+    again = load(workspace, "orders", path, "shop", now=NOW + timedelta(hours=1))
+    assert (again.kept, again.known) == (0, 3)
+
+
+def test_a_quarantined_row_can_be_set_right_and_taken_in_again(workspace):
+    path = file(workspace, "log.csv", "visitor,item_id,time\nv,a,soon\nv,,2026-04-01\n")
+    load_events(workspace, path)
+    waiting = rows(workspace, "quarantine")
+    assert replay(workspace, waiting, now=NOW, change={}) == 0
+    assert replay(workspace, waiting, now=NOW, change={"occurred_at": "2026-04-01"}) == 1
+    assert [(event.item_id, event.visitor_id) for event in rows(workspace, "events")] == [("a", "v")]
+    assert sorted(each.replayed for each in rows(workspace, "quarantine")) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.csv", b"", "is empty"),
+        ("log.csv", b"a,b\n1,2\n", "no column is item_id"),
+        ("log.csv", b"item_id,item_id,ts\n", "each once"),
+        ("log.parquet", b"no parquet", "no Parquet file"),
+        ("log.json", b"[{]", "no JSON array"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(workspace, name, content, message):
+    with pytest.raises(BadInput, match=message):
+        load_events(workspace, file(workspace, name, content))
+
+
+def test_a_told_column_or_field_that_does_not_exist_is_refused(workspace):
+    path = file(workspace, "log.csv", CSV)
+    with pytest.raises(BadInput, match="no column 'nope'"):
+        load_events(workspace, path, told={"nope": "item_id"})
+    with pytest.raises(BadInput, match="no field of events"):
+        load_events(workspace, path, told={"ts": "nope"})
+    with pytest.raises(BadInput, match="there is no file"):
+        load_events(workspace, Path("nowhere.csv"))
+
+
+def test_the_first_column_that_fits_a_field_is_taken():
+    assert guess("events", ["g:id", "Product ID", "Timestamp"], {}) == {
+        "Product ID": "item_id", "Timestamp": "occurred_at"
+    }  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**9))
+def test_money_keeps_every_cent(minor):
+    assert read_money(f"{minor / 100:.2f}", "EUR", "price") == (minor, None)
+    assert read_money(f"{minor} JPY", "EUR", "price") == (minor, "JPY")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=12))
+def test_any_text_is_an_amount_or_a_bad_one(text):
+    try:
+        amount, _ = read_money(text, None, "price")
+    except BadRecord:
+        return
+    assert isinstance(amount, int)
+
+
+def test_times_of_our_age_are_no_order():
+    assert not is_order_index(["2026-01-01"])
+    assert not is_order_index([1_775_000_000, 5])
+    assert is_order_index([3.0, None, "17"])
