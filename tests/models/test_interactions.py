@@ -51,6 +51,22 @@ def test_numbers_text_and_mixed_ids_all_become_text():
     assert from_columns([1, 1], np.array([7, "x"], dtype=object), [1, 2]).item_ids == ["7", "x"]
 
 
+@given(st.lists(st.integers(-130, 125) | st.sampled_from([2**40, -(2**40)]), min_size=1, max_size=30))
+def test_numbers_close_together_or_far_apart_get_codes_in_their_order(numbers):
+    found = from_columns([0] * len(numbers), np.array(numbers), range(len(numbers)))
+    assert found.item_ids == [str(number) for number in sorted(set(numbers))]
+    assert [found.item_ids[code] for code in found.item.tolist()] == [str(number) for number in numbers]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.uint64])
+def test_narrow_and_unsigned_numbers_are_not_cut(kind):
+    limits = np.iinfo(kind)
+    low, high = int(limits.min), int(limits.max)
+    assert from_columns([0, 0], np.array([low, high], dtype=kind), [1, 2]).item_ids == [str(low), str(high)]
+    near = from_columns([0, 0], np.array([high - 1, high], dtype=kind), [1, 2])
+    assert near.item_ids == [str(high - 1), str(high)]
+
+
 def test_a_running_number_is_told_from_a_clock():
     assert from_columns([1], [1], [982_960]).order_only
     assert not from_columns([1], [1], [1_396_437_466]).order_only
