@@ -96,7 +96,8 @@ def test_a_type_without_a_column_is_refused():
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        (("exposures", "experiments"), 'STRUCT("experiment" VARCHAR, "variant" VARCHAR, "unit" VARCHAR, "unit_id" VARCHAR, '
+        (("exposures", "experiments"),
+         'STRUCT("experiment" VARCHAR, "variant" VARCHAR, "unit" VARCHAR, "unit_id" VARCHAR, '
          '"allocation_version" BIGINT, "propensities" MAP(VARCHAR, DOUBLE), "context_leaf" VARCHAR)[]'),
         (("items", "vectors"), "MAP(VARCHAR, DOUBLE[])"),
         (("events", "is_bot"), "BOOLEAN"),

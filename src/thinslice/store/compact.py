@@ -112,7 +112,8 @@ class Compactor:
                         foreign = True
                     elif end > behind[table]:
                         batch.take(table, path.name, payload, end, now)
-                    batch.read_to[path.name] = end
+                    if not foreign:
+                        batch.read_to[path.name] = end
                     if batch.rows >= self._batch_rows:
                         self._commit(batch, covered, counts, now)
                         batch = _Batch()

@@ -518,7 +518,7 @@ def _same(old: msgspec.Struct, new: msgspec.Struct) -> bool:
     """Whether two rows say the same, whenever they were received."""
     if "received_at" in old.__struct_fields__:
         new = msgspec.structs.replace(new, received_at=old.received_at)  # type: ignore[attr-defined]
-    return bool(msgspec.to_builtins(old) == msgspec.to_builtins(new))
+    return bool(old == new)
 
 
 def _small_files(delta: DeltaTable) -> int:
