@@ -1,0 +1,73 @@
+"""The tag that a shop puts on its pages: one small script, stripped of comments and indentation when a worker starts."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from thinslice.web.context import Context
+
+SOURCE = Path(__file__).parent / "static" / "tag.js"
+
+TOKEN = re.compile(
+    r"""
+    (?P<text>'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*")
+    | (?P<comment>//[^\n]*|/\*.*?\*/)
+    | (?P<space>\s+)
+    | (?P<word>[\w$]+)
+    | (?P<mark>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def stripped(source: str) -> str:
+    """JavaScript without comments and without white space that means nothing.
+
+    It knows texts in quotes, comments, words and marks; the source must end its statements with semicolons and must
+    hold neither regular expressions nor template texts, which a test checks.
+
+    >>> stripped("var a = 1; // one\\nif (a + +a) { call('a  // b'); }")
+    "var a=1;if(a+ +a){call('a  // b');}"
+    """
+    out: list[str] = []
+    gap = False
+    for token in TOKEN.finditer(source):
+        kind, text = token.lastgroup, token.group()
+        if kind in ("comment", "space"):
+            gap = True
+            continue
+        before = out[-1][-1] if out else ""
+        joins = _wordy(before) and _wordy(text[0]) or (before == text[0] and text in "+-")
+        if gap and joins:
+            out.append(" ")
+        out.append(text)
+        gap = False
+    return "".join(out)
+
+
+def _wordy(letter: str) -> bool:
+    return letter.isalnum() or letter in ("_", "$")
+
+
+def routes(context: Context) -> list[Route]:  # noqa: ARG001
+    """`/tag.js`, kept by browsers for ten minutes and asked for by its hash after that."""
+    body = stripped(SOURCE.read_text(encoding="utf-8")).encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "public, max-age=600",
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+    async def tag(request: Request) -> Response:
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type="text/javascript", headers=headers)
+
+    return [Route("/tag.js", tag)]
