@@ -388,3 +388,16 @@ def test_an_experiment_file_that_breaks_leaves_the_last_good_one_in_force(servic
     assert [each.name for each in files.running("shop", 10.0)] == ["test"]
     (service.folder / "shop" / "test.toml").unlink()
     assert files.running("shop", 20.0) == []
+
+
+def test_a_generation_without_new_items_shares_the_vocabulary_and_its_mask(service):
+    service.train(WORLD)
+    service.items(*"abcdef")
+    service.ask()
+    first = service.models.bundle("shop").models
+    service.train([*WORLD, ["a", "f"]])
+    second = service.models.bundle("shop").models
+    assert first is not second
+    assert len({id(model.item_ids) for model in [*first.values(), *second.values()]}) == 1
+    catalog = service.recommender.catalog("shop", service.now.timestamp())
+    assert catalog.availability(first["popular"]) is catalog.availability(second["session-knn"])

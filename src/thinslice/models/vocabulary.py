@@ -1,9 +1,11 @@
 """Item ids as two plain arrays: their letters in a row, and where each id starts."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import overload
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +26,19 @@ class Vocabulary(Sequence[str]):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Vocabulary":
-        """Reads what `arrays` wrote."""
+        """Reads what `arrays` wrote; the same content gives the same object as long as somebody uses it.
+
+        So the models of one generation, and of the next one when no item came or went, share one vocabulary.
+        """
         letters = np.asarray(arrays["id_letters"], dtype=np.uint8).tobytes()
-        ends = np.asarray(arrays["id_ptr"]).tolist()
-        return cls([letters[start:end].decode() for start, end in pairwise(ends)])
+        places = np.ascontiguousarray(arrays["id_ptr"])
+        digest = hashlib.blake2b(letters, digest_size=16)
+        digest.update(places.astype(np.int64).tobytes())
+        key = digest.digest()
+        shared = _IN_USE.get(key)
+        if shared is None:
+            shared = _IN_USE[key] = cls([letters[start:end].decode() for start, end in pairwise(places.tolist())])
+        return shared
 
     def arrays(self) -> Arrays:
         """`id_letters` (UTF-8, uint8) and `id_ptr` (items + 1)."""
@@ -58,3 +69,6 @@ class Vocabulary(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
+
+
+_IN_USE: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()

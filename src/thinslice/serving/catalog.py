@@ -4,6 +4,7 @@ import heapq
 import weakref
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from thinslice.recommend import Availability
 from thinslice.records import Item, LiveStore, Model
@@ -27,7 +28,7 @@ class CatalogView:
         self._asked_at = float("-inf")
         self._turns: list[tuple[float, str]] = []
         self._available: dict[str, bool] = {}
-        self._masks: weakref.WeakKeyDictionary[Model, Availability] = weakref.WeakKeyDictionary()
+        self._masks: weakref.WeakKeyDictionary[Any, Availability] = weakref.WeakKeyDictionary()
         self.items: dict[str, Item] = {}
 
     def refresh(self, now: float) -> None:
@@ -52,10 +53,15 @@ class CatalogView:
             self._update((item_id, is_available(self.items[item_id], now)) for item_id in due)
 
     def availability(self, model: Model) -> Availability:
-        """Which items of a model may be shown; kept current from now on, for as long as the model lives."""
-        mask = self._masks.get(model)
+        """Which items of a model may be shown; kept current from now on, for as long as its vocabulary lives.
+
+        Models that share a vocabulary share the mask, so that a new generation costs nothing when no item came or went.
+        """
+        words: Any = model.item_ids
+        owner = model if isinstance(words, list | tuple) else words
+        mask = self._masks.get(owner)
         if mask is None:
-            mask = self._masks[model] = Availability(model.item_ids, self._available)
+            mask = self._masks[owner] = Availability(words, self._available)
         return mask
 
     def in_order(self) -> Iterator[str]:

@@ -13,7 +13,10 @@ POLL_S = 0.5
 """So often (seconds) the generation pointers are looked at."""
 
 KEEP_S = 60.0
-"""So long (seconds) an old generation stays after the swap, for requests that still use it."""
+"""So long (seconds) the last generation of a slot stays after the swap; those before it go at once."""
+
+RETRY_S = 10.0
+"""So long (seconds) after a generation that could not be loaded it is tried again."""
 
 LIVE = "live"
 """The slot of the models that learn from everybody."""
@@ -59,7 +62,8 @@ class ModelHost:
         self._tenants = list(tenants)
         self._generations: dict[str, int] = {}
         self._slots: dict[str, dict[str, Bundle]] = {tenant: {} for tenant in self._tenants}
-        self._retired: list[tuple[float, Bundle]] = []
+        self._retired: dict[tuple[str, str], tuple[float, Bundle]] = {}
+        self._retry_at: dict[str, float] = {}
         self._stop = threading.Event()
         self._looked = threading.Event()
         self._thread: threading.Thread | None = None
@@ -93,13 +97,14 @@ class ModelHost:
         swapped = 0
         for tenant in self._tenants:
             generation = self._artifacts.generation(tenant)
-            if generation == self._generations.get(tenant):
+            if generation == self._generations.get(tenant) and now < self._retry_at.get(tenant, float("inf")):
                 continue
-            if self._refresh_tenant(tenant, now):
-                self._generations[tenant] = generation
-                swapped += 1
+            whole = self._refresh_tenant(tenant, now)
+            self._generations[tenant] = generation
+            self._retry_at[tenant] = float("inf") if whole else now + RETRY_S
+            swapped += whole
         self._looked.set()
-        self._retired = [(until, bundle) for until, bundle in self._retired if until > now]
+        self._retired = {place: (until, bundle) for place, (until, bundle) in self._retired.items() if until > now}
         return swapped
 
     def _refresh_tenant(self, tenant: str, now: float) -> bool:
@@ -124,8 +129,9 @@ class ModelHost:
                 continue
             new[slot] = bundle
         self._slots[tenant] = new
-        kept = {id(bundle) for bundle in new.values()}
-        self._retired += [(now + KEEP_S, bundle) for bundle in old.values() if id(bundle) not in kept]
+        for slot, bundle in old.items():
+            if new.get(slot) is not bundle:
+                self._retired[tenant, slot] = (now + KEEP_S, bundle)
         return whole
 
     def _load(self, tenant: str, version: str) -> tuple[Bundle, dict[str, Model]]:
