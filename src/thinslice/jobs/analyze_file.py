@@ -17,6 +17,7 @@ from thinslice.experiments.evidence import WEIGHT, Evidence, planned_shares
 from thinslice.metrics.statistics import cumulative_moments, moments_by_segment, moments_by_variant, rows_of
 from thinslice.metrics.unit_table import identifier, text
 from thinslice.records import Experiment, Metric, Report, Variant
+from thinslice.stats.moments import LARGEST
 
 PERIODS = 30
 """At most so many points has the curve of the cumulative effect."""
@@ -249,12 +250,12 @@ class _File:
             plain = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
             if not kind.removeprefix("U").startswith(plain):
                 raise BadInput(f"column {column!r} of {self.path.name} is {kind}, where numbers are needed.")
-            empty += f" OR NOT isfinite(CAST({name} AS DOUBLE))"
+            empty += f" OR NOT abs(CAST({name} AS DOUBLE)) <= {LARGEST!r}"
         bad = rows_of(self.database, f"SELECT count(*) AS n, min({LINE}) AS line FROM source WHERE {empty}")[0]
         if bad["n"]:
             raise BadInput(
-                f"column {column!r} of {self.path.name} has {bad['n']:,} empty or not finite values, the first in data "
-                f"row {bad['line']}.",
+                f"column {column!r} of {self.path.name} has {bad['n']:,} values that are empty or no finite numbers, "
+                f"the first in data row {bad['line']}.",
                 hint="Write 0 where nothing happened, and leave out rows that are not meant.",
             )
 

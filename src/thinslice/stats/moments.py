@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import StatisticsError
 
+LARGEST = 1e100
+"""Values beyond this are refused: their squares and products would not be numbers any more."""
+
 
 class Moments(NamedTuple):
     """Sufficient statistics of some columns over the units of one variant.
@@ -56,13 +59,12 @@ def moments(columns: Mapping[str, ArrayLike]) -> Moments:
     if n == 0:
         return Moments(names, 0, np.zeros(len(names)), np.zeros((len(names), len(names))))
     data = np.stack(arrays)
+    largest = float(np.abs(data).max(initial=0.0))
+    if largest > LARGEST:
+        raise StatisticsError(f"values up to {largest:.3g} are too large to be squared (at most {LARGEST:g}).")
     mean = data.mean(axis=1)
     centered = data - mean[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        cov = centered @ centered.T / max(n - 1, 1)
-    if not np.isfinite(cov).all():
-        raise StatisticsError(f"values up to {np.abs(data).max():.3g} are too large to be squared.")
-    return Moments(names, n, mean, cov)
+    return Moments(names, n, mean, centered @ centered.T / max(n - 1, 1))
 
 
 def moments_from_sums(names: Iterable[str], n: int, sums: ArrayLike, products: ArrayLike) -> Moments:
