@@ -84,6 +84,14 @@ def test_one_object_an_array_and_an_envelope_are_the_same():
     assert first.events == second.events == third.events
 
 
+def test_a_bad_event_in_an_envelope_is_named_by_its_place():
+    batch = parse({"sent_at": 3, "events": [VIEW, {**VIEW, "event_id": "e2", "item_id": 7}]})
+    assert [event.event_id for event in batch.events] == ["e1"]
+    assert [(rejection.index, rejection.code) for rejection in batch.rejected] == [(1, "wrong_type")]
+    (kept,) = batch.quarantined
+    assert json.loads(kept.raw)["event_id"] == "e2"
+
+
 def test_an_event_that_says_little_is_filled_in():
     (event,) = parse([VIEW]).events
     assert (event.tenant, event.source, event.consent) == ("shop", "api", "personalization")

@@ -308,6 +308,14 @@ def test_events_of_a_browser_say_so_and_its_bots_are_tagged(service):
     assert service.commit.records("ORDERS") == []
 
 
+def test_slates_for_bots_are_tagged(service):
+    service.train(WORLD)
+    request = RecommendationRequest(visitor_id="v", consent="measurement")
+    for kind, agent in (("publishable", "Googlebot/2.1"), ("publishable", "Firefox"), ("secret", "curl/8.5.0")):
+        service.recommender.recommend("shop", request, kind, service.now, user_agent=agent)
+    assert [exposure.is_bot for exposure in service.commit.records("EXPOSURES")] == [True, False, False]
+
+
 def test_a_publishable_key_may_send_neither_items_nor_orders(service):
     with pytest.raises(NotAllowed, match="items"):
         asyncio.run(service.intake.items(b"[]", BROWSER, service.now))

@@ -670,6 +670,7 @@ def _read(body: bytes, wire_type: type[W], plural: str) -> tuple[Sequence[W | Ba
         raise TooLarge(
             f"the body has {len(body):,} bytes, over the limit of {MAX_BODY_BYTES:,}.", hint="Send smaller batches."
         )
+    body = _unwrapped(body, plural)
     start = body.lstrip()[:1]
     raws: list[msgspec.Raw] | None = None
     wires: Sequence[W | BadRecord]
@@ -694,6 +695,19 @@ def _read(body: bytes, wire_type: type[W], plural: str) -> tuple[Sequence[W | Ba
     return wires, raws
 
 
+def _unwrapped(body: bytes, plural: str) -> bytes:
+    """The array inside `{"events": [...]}`; any other body as it is."""
+    if body.lstrip()[:1] != b"{" or f'"{plural}"'.encode() not in body:
+        return body
+    try:
+        fields = _RAW_OBJECT.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    inner = bytes(fields.get(plural, b""))
+    own = ("name", "item_id", "order_id")  # then it is one record that happens to have such a field
+    return inner if inner[:1] == b"[" and not any(name in fields for name in own) else body
+
+
 def _check_count(count: int, plural: str) -> None:
     if not count:
         raise BadInput(f"the body holds no {plural}.", hint=f"Send a JSON array of {plural}.")
@@ -705,6 +719,7 @@ def _check_count(count: int, plural: str) -> None:
 
 def _split(body: bytes, plural: str) -> list[msgspec.Raw]:
     """The text of each record of a body; broken UTF-8 spoils only the record it stands in."""
+    body = _unwrapped(body, plural)
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
@@ -715,9 +730,7 @@ def _split(body: bytes, plural: str) -> list[msgspec.Raw]:
     try:
         if body.lstrip()[:1] == b"[":
             return _RAW_LIST.decode(body)
-        fields = _RAW_OBJECT.decode(body)
-        if plural in fields and "name" not in fields:
-            return _RAW_LIST.decode(fields[plural])
+        _RAW_OBJECT.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         mended = _without_nan(body)
         if mended is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from thinslice.collect import is_bot_agent
 from thinslice.experiments import unit_id_of
 from thinslice.recommend import Rung, Slate, climb
 from thinslice.records import (
@@ -76,7 +77,9 @@ class Recommender:
         self._last_good: dict[tuple[str, str, str], list[SlateItem]] = {}
         self.failures: Counter[str] = Counter()
 
-    def recommend(self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime) -> Recommendation:
+    def recommend(
+        self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime, *, user_agent: str = ""
+    ) -> Recommendation:
         """One slate; its exposure is logged before this returns.
 
         Args:
@@ -84,6 +87,7 @@ class Recommender:
             request: The question.
             key_kind: `publishable`, `secret` or `admin`: decides the consent of a request that names none.
             now: Aware, UTC.
+            user_agent: A browser's User-Agent, which may name a bot: its exposure is tagged.
 
         Returns:
             The slate: empty only for the policy `none`, and for a tenant that has neither a catalog nor a model.
@@ -135,7 +139,8 @@ class Recommender:
                     candidate_count=slate.candidate_count,
                     latency_ms=round((time.perf_counter() - began) * 1000.0, 4),
                     shadow=policy.model == "none",
-                    is_bot=session.is_bot if session is not None else False,
+                    is_bot=(session is not None and session.is_bot)
+                    or (key_kind == "publishable" and is_bot_agent(user_agent)),
                     consent=consent,
                     experiments=[exposed] if exposed is not None else [],
                 )
