@@ -67,7 +67,8 @@ def _age(report: Report) -> str:
     day = math.floor((report.as_of - report.started_at).total_seconds() / 86_400) + 1
     if report.ends_at is None:
         return f"  day {day}"
-    return f"  day {day}/{max(1, math.ceil((report.ends_at - report.started_at).total_seconds() / 86_400))}"
+    planned = max(1, math.ceil((report.ends_at - report.started_at).total_seconds() / 86_400))
+    return f"  day {min(day, planned)}/{planned}"
 
 
 def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: str, money: set[str]) -> RenderableType:
