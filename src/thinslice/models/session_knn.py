@@ -231,15 +231,19 @@ def _check_settings(**settings: float) -> None:
 def _ages(interactions: Interactions) -> NDArray[np.uint8]:
     """Age of each session's last click within the log, 0 (newest) to 255 (oldest); by position if order only."""
     sessions = len(interactions.session_ptr) - 1
+    ages = np.empty(sessions, dtype=np.uint8)
     if sessions == 0:
-        return np.empty(0, dtype=np.uint8)
+        return ages
+    end = interactions.session_ptr[1:]
+    newest, oldest = (float(interactions.time[end[at] - 1]) for at in (-1, 0))
     if interactions.order_only:
-        ended = np.arange(sessions, dtype=np.float64)
-    else:
-        ended = interactions.time[interactions.session_ptr[1:] - 1]
-    span = max(float(ended[-1] - ended[0]), 1e-9)
-    age: NDArray[np.uint8] = np.clip(np.rint((ended[-1] - ended) / span * 255), 0, 255).astype(np.uint8)
-    return age
+        newest, oldest = sessions - 1.0, 0.0
+    span = max(newest - oldest, 1e-9)
+    for start in range(0, sessions, 1 << 16):  # in pieces that stay in the cache
+        stop = min(start + (1 << 16), sessions)
+        ended = np.arange(start, stop) if interactions.order_only else interactions.time[end[start:stop] - 1]
+        ages[start:stop] = np.rint((newest - ended) / span * 255)
+    return ages
 
 
 def _readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
