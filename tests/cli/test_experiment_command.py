@@ -166,14 +166,24 @@ def test_the_report_fits_the_terminal_and_draws_zero_in_every_row(width):
     assert max(len(line.rstrip()) for line in lines) <= width
     head = next(line for line in lines if line.startswith("Metric"))
     zero = head.index(" 0 " if " 0 " in head else "0") + (1 if " 0 " in head else 0)
-    rows = [line for line in lines if line.startswith(("revenue", "conversion", "click_", "views", "bounce"))]
+    rows = [line for line in lines if line.startswith(("revenue", "conversion", "click", "views", "bounce"))]
     assert len(rows) == 5
     assert all(line[zero] in "│┼●" for line in rows)
 
 
 def test_words_stand_beside_colors_and_money_is_money():
     text = printed(104)
-    for word in ("KEEP CONTROL", "better", "worse", "cannot say", "passed", "ranker  day 7/7", "EUR", "bounce ↓"):
+    for word in (
+        "KEEP CONTROL",
+        "better",
+        "worse",
+        "cannot say",
+        "passed",
+        "ranker  day 7/7",
+        "EUR",
+        "bounce ↓",
+        "views per visitor 5 %",
+    ):
         assert word in text
     assert "\x1b[" not in text
     assert "\x1b[" in printed(104, force_terminal=True, color_system="standard")

@@ -76,7 +76,7 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
     variant = rows[0].variant
     compact = width < 92
     table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False, header_style="bright_black")
-    table.add_column("Metric", overflow="fold", max_width=28)
+    table.add_column("Metric", overflow="fold", max_width=28, min_width=6)
     if not compact:
         table.add_column(report.control, justify="right", no_wrap=True, overflow="ellipsis", max_width=14)
         table.add_column(variant, justify="right", no_wrap=True, overflow="ellipsis", max_width=14)
@@ -87,11 +87,13 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
     for row in rows:
         unit = currency if row.name in money else ""
         means = [] if compact else [_value(row, mean, unit) for mean in (row.mean_control, row.mean_treatment)]
-        name = row.name + (" ↓" if row.direction == "down" else "")
-        reading = Text(row.reading.replace("_", " ") if compact else _reading(row), style=COLORS[row.reading])
+        name = row.name.replace("_", " ") + (" ↓" if row.direction == "down" else "")
+        reading = Text(row.reading.replace("_", " "), style=COLORS[row.reading])
         table.add_row(name, *means, _bar(row, reach, bar), _change(row), reading)
     sizes = f"{report.control} {rows[0].n_control:,} units, {variant} {rows[0].n_treatment:,} units"
-    return Group(table, Text(sizes, style="bright_black"))
+    guarded = [f"{row.name.replace('_', ' ')} {100 * row.margin:g} %" for row in rows if row.margin is not None]
+    margins = f"; accepted margin: {', '.join(guarded)}" if guarded else ""
+    return Group(table, Text(sizes + margins, style="bright_black"))
 
 
 def _reach(rows: list[MetricResult]) -> float:
@@ -162,8 +164,3 @@ def _change(row: MetricResult) -> Text:
     return Text.assemble(
         (f"{100 * row.rel_effect_size:+.1f} %", COLORS[row.reading]), (f" [{ends[0]}, {ends[1]}]", "bright_black")
     )
-
-
-def _reading(row: MetricResult) -> str:
-    word = row.reading.replace("_", " ")
-    return word if row.margin is None else f"{word} (margin {100 * row.margin:g} %)"
