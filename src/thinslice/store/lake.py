@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 from deltalake import write_deltalake as write_delta
+from numpy.typing import NDArray
 
 from thinslice.errors import BadInput, UnknownName
 from thinslice.settings import NAME_PATTERN
@@ -84,6 +87,7 @@ class Lake:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._open: dict[str, DeltaTable] = {}
+        self._fingerprints: dict[str, dict[str, NDArray[np.uint64]]] = {}
 
     # Writing
 
@@ -228,8 +232,12 @@ class Lake:
         if delta is None:
             return schema.empty_table().select(wanted)
         there = {field.name for field in delta.schema().fields}
-        filters = [("tenant", "=", tenant)] if tenant is not None else None
-        data = delta.to_pyarrow_table(columns=[name for name in wanted if name in there], filters=filters)
+        # Read by Arrow's own file system: threads of deltalake's may outlive the interpreter, which then aborts.
+        files = fs.SubTreeFileSystem(str(self.root / table), fs.LocalFileSystem())
+        data = delta.to_pyarrow_dataset(filesystem=files).to_table(
+            columns=[name for name in wanted if name in there],
+            filter=pc.field("tenant") == tenant if tenant is not None else None,
+        )
         return _shaped(data, spec, wanted)
 
     def connect(
@@ -299,6 +307,10 @@ class Lake:
             )  # fmt: skip
             delta.update_incremental()
             delta.create_checkpoint()
+            current = {f"{Path(name).name}.npy" for name in delta.file_uris()}
+            for path in self._fingerprint_folder(table).glob("*"):
+                if path.name not in current:
+                    path.unlink(missing_ok=True)
             if not any(self._born(table, version) < now - timedelta(days=LOG_RETENTION_DAYS) for version in kept):
                 delta.cleanup_metadata()
 
@@ -437,6 +449,9 @@ class Lake:
                 [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], names=list(spec.key)
             )
             connection.register("wanted", wanted)
+            files = self._candidates(connection, table, spec, files)
+            if not files:
+                return self._matching(table, spec, [], query)
             there = {field.name for field in delta.schema().fields} if delta is not None else set()
             picked = ", ".join(f'"{name}"' for name in schema.names if name in there)
             tenants = ", ".join(f"'{name}'" for name in sorted({key[0] for key in keys}) if "'" not in name)
@@ -447,6 +462,50 @@ class Lake:
             return connection.sql(query).to_arrow_table()
         finally:
             connection.close()
+
+    def _candidates(
+        self, connection: duckdb.DuckDBPyConnection, table: str, spec: Table, files: Sequence[str]
+    ) -> list[str]:
+        """The files that may hold a key of the view `wanted`: told by the sorted hashes of each file's keys.
+
+        Hashes are kept beside the tables, 8 bytes a row, so that looking for 50,000 keys among millions reads no
+        Parquet; what they say is looked up exactly afterwards.
+        """
+        digest = f"hash({', '.join(spec.key)})"
+        needles = np.unique(connection.sql(f"SELECT {digest} AS h FROM wanted").fetchnumpy()["h"])
+        cached = self._fingerprints.setdefault(table, {})
+        for name in set(cached).difference(files):
+            del cached[name]
+        found = []
+        for name in files:
+            if name not in cached:
+                cached[name] = self._fingerprint(connection, table, digest, name)
+            hashes = cached[name]
+            if hashes.size:
+                at = np.minimum(np.searchsorted(hashes, needles), hashes.size - 1)
+                if np.any(hashes[at] == needles):
+                    found.append(name)
+        return found
+
+    def _fingerprint(
+        self, connection: duckdb.DuckDBPyConnection, table: str, digest: str, name: str
+    ) -> NDArray[np.uint64]:
+        """The sorted hashes of one file's keys, from the disk or made now."""
+        folder = self._fingerprint_folder(table)
+        path = folder / f"{Path(name).name}.npy"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            hashes = np.sort(connection.sql(f"SELECT {digest} AS h FROM {_files_sql([name])}").fetchnumpy()["h"])
+            draft = path.with_suffix(f".draft-{os.getpid()}")
+            with draft.open("wb") as file:
+                np.save(file, hashes.astype(np.uint64), allow_pickle=False)
+            draft.replace(path)
+        made: NDArray[np.uint64] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return made
+
+    def _fingerprint_folder(self, table: str) -> Path:
+        # Another version of DuckDB may hash in another way.
+        return self.root / ".fingerprints" / f"duckdb-{duckdb.__version__}" / table
 
 
 _EXPOSURE_VARIANTS = """
