@@ -1,6 +1,7 @@
 """The lake: open tables, each key once, views that never fail for want of data."""
 
 import os
+import shutil
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,6 +156,23 @@ def test_a_known_event_is_dropped_within_the_window_and_marked_after_it(lake):
     ]  # fmt: skip
     again = lake.add("events", [event(2, at=NOW + WEEK + timedelta(seconds=2))], window=WEEK)
     assert (again.kept, again.dropped) == (0, 1)
+
+
+def test_known_keys_are_found_by_every_process_and_after_files_were_joined(lake):
+    events = [event(number) for number in range(40)]
+    for start in range(0, 40, 10):
+        assert lake.add("events", events[start : start + 10]).kept == 10
+    for each in (lake, Lake(lake.root)):
+        assert each.add("events", [*events, event("new")], window=WEEK).dropped >= 40
+    lake.maintain()
+    for each in (lake, Lake(lake.root)):
+        assert each.add("events", events, window=WEEK).dropped == 40
+    # The hashes of keys are only a short cut: without them it is the same.
+    shutil.rmtree(lake.root / ".fingerprints")
+    assert Lake(lake.root).add("events", events, window=WEEK).dropped == 40
+    lake.maintain()
+    kept = {path.name.removesuffix(".npy") for path in (lake.root / ".fingerprints").rglob("*.npy")}
+    assert kept <= {Path(name).name for name in DeltaTable(str(lake.root / "events")).file_uris()}
 
 
 def test_without_a_window_a_known_event_is_always_dropped(lake):

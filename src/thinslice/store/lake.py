@@ -499,6 +499,8 @@ class Lake:
             draft = path.with_suffix(f".draft-{os.getpid()}")
             with draft.open("wb") as file:
                 np.save(file, hashes.astype(np.uint64), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(path)
         made: NDArray[np.uint64] = np.load(path, mmap_mode="r", allow_pickle=False)
         return made
