@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinslice.settings import Settings, Workspace
@@ -19,6 +21,8 @@ from thinslice.web import console, shop, tag
 from thinslice.web.api import API
 from thinslice.web.context import Context, close_context, open_context
 from thinslice.web.door import Door, encode, error_answer
+
+STATIC = Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 
 COUNT_EVERY_S = 1.0
 """How often a worker writes its last minute for the Live page."""
@@ -46,7 +50,7 @@ def create_app(workspace: Workspace, settings: Settings, worker_name: str) -> St
             close_context(context)
 
     app = Starlette(
-        routes=[*tag.routes(context), *shop.routes(context), *console.routes(context)],
+        routes=[STATIC, *tag.routes(context), *shop.routes(context), *console.routes(context)],
         middleware=[Middleware(Front, doors=doors, worker_name=worker_name)],
         exception_handlers={HTTPException: refuse, 500: failed},
         lifespan=lifespan,

@@ -1,4 +1,4 @@
-"""The tag that a shop puts on its pages: one small script, stripped of comments and indentation when a worker starts."""
+"""The tag that a shop puts on its pages: one small script, stripped of comments when a worker starts."""
 
 import hashlib
 import re
@@ -25,12 +25,12 @@ TOKEN = re.compile(
 
 
 def stripped(source: str) -> str:
-    """JavaScript without comments and without white space that means nothing.
+    r"""JavaScript without comments and without white space that means nothing.
 
     It knows texts in quotes, comments, words and marks; the source must end its statements with semicolons and must
     hold neither regular expressions nor template texts, which a test checks.
 
-    >>> stripped("var a = 1; // one\\nif (a + +a) { call('a  // b'); }")
+    >>> stripped("var a = 1; // one\nif (a + +a) { call('a  // b'); }")
     "var a=1;if(a+ +a){call('a  // b');}"
     """
     out: list[str] = []
@@ -41,7 +41,7 @@ def stripped(source: str) -> str:
             gap = True
             continue
         before = out[-1][-1] if out else ""
-        joins = _wordy(before) and _wordy(text[0]) or (before == text[0] and text in "+-")
+        joins = (_wordy(before) and _wordy(text[0])) or (before == text[0] and text in "+-")
         if gap and joins:
             out.append(" ")
         out.append(text)

@@ -1,0 +1,289 @@
+"""The console: what happens now, and what each experiment says; pages read what jobs computed and never compute."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from thinslice.errors import BadSettings, NotAllowed
+from thinslice.experiments.definition import parse_experiment
+from thinslice.metrics.built_in import MONEY_COLUMN
+from thinslice.records import Experiment, Report
+from thinslice.web import charts, wording
+from thinslice.web.context import Context
+from thinslice.web.login import COOKIE, COOKIE_LIFE_S, Visitor, redeem_token, same_origin, seal, visitor_of
+
+TICK_S = 2.0
+"""How often the Live page is told what is new."""
+
+STREAM_S = 300.0
+"""A stream ends after so many seconds and the page asks for the next, so that no worker keeps old pages for ever."""
+
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "font-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+ROLES = ("goal", "driver", "guardrail", "diagnostic")
+
+Page = Callable[[Request, Visitor], Awaitable[Response]]
+
+_report = msgspec.json.Decoder(Report)
+
+
+def routes(context: Context) -> list[Route]:
+    """Every page of the console."""
+    pages = Console(context)
+    read = ["GET"]
+    return [
+        Route("/console", pages.home, methods=read),
+        Route("/console/", pages.home, methods=read),
+        Route("/console/login", pages.login, methods=["GET", "POST"]),
+        Route("/console/logout", pages.logout, methods=["POST"]),
+        Route("/console/live", pages.inside(pages.live), methods=read),
+        Route("/console/live/stream", pages.inside(pages.stream), methods=read),
+        Route("/console/experiments", pages.inside(pages.experiments), methods=read),
+        Route("/console/experiments/{name}.json", pages.inside(pages.report_json), methods=read),
+        Route("/console/experiments/{name}", pages.inside(pages.experiment), methods=read),
+    ]
+
+
+class Console:
+    """The pages of one worker.
+
+    Args:
+        context: The worker's belongings.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update(wording=wording)
+
+    def inside(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        """A page that only those who are logged in may see; others are asked to log in."""
+
+        async def guarded(request: Request) -> Response:
+            visitor = visitor_of(request, self._context.workspace)
+            if visitor is None:
+                return RedirectResponse("/console/login", status_code=303, headers=SECURITY)
+            return await page(request, visitor)
+
+        return guarded
+
+    async def home(self, _request: Request) -> Response:
+        """Goes to the Live page."""
+        return RedirectResponse("/console/live", status_code=303, headers=SECURITY)
+
+    async def login(self, request: Request) -> Response:
+        """A form for the admin key; a one-time link logs in at once."""
+        if request.method == "POST":
+            return await self._login_by_key(request)
+        token = request.query_params.get("token")
+        if token:
+            visitor = await asyncio.to_thread(redeem_token, self._context.workspace, token)
+            if visitor is not None:
+                return self._welcome(visitor)
+            if visitor_of(request, self._context.workspace) is None:
+                return self._show("login.html", 403, said="This link was used already, or is older than an hour.")
+        if visitor_of(request, self._context.workspace) is not None:
+            return RedirectResponse("/console/live", status_code=303, headers=SECURITY)
+        return self._show("login.html", said="")
+
+    async def _login_by_key(self, request: Request) -> Response:
+        if not same_origin(request):
+            return self._show("login.html", 403, said="This form was sent from another page.")
+        async with request.form(max_files=0, max_fields=4) as form:
+            text = str(form.get("key", ""))
+        try:
+            key = self._context.keys.lookup(text.strip())
+        except NotAllowed as error:
+            return self._show("login.html", 403, said=error.message.capitalize())
+        if key.kind != "admin":
+            return self._show("login.html", 403, said=f"This is a {key.kind} key; the console opens with an admin key.")
+        return self._welcome(Visitor(key.tenant, "admin"))
+
+    def _welcome(self, visitor: Visitor) -> Response:
+        answer = RedirectResponse("/console/live", status_code=303, headers=SECURITY)
+        answer.set_cookie(
+            COOKIE, seal(self._context.workspace, visitor),
+            max_age=COOKIE_LIFE_S, path="/console", httponly=True, samesite="strict",
+        )  # fmt: skip
+        return answer
+
+    async def logout(self, request: Request) -> Response:
+        """Forgets the login."""
+        if not same_origin(request):
+            return self._show("login.html", 403, said="This form was sent from another page.")
+        answer = RedirectResponse("/console/login", status_code=303, headers=SECURITY)
+        answer.delete_cookie(COOKIE, path="/console")
+        return answer
+
+    async def live(self, _request: Request, visitor: Visitor) -> Response:
+        """What happens now."""
+        return self._show("live.html", visitor=visitor, here="live", **await self._now(visitor.tenant))
+
+    async def stream(self, _request: Request, visitor: Visitor) -> Response:
+        """The Live page's inner part, every two seconds, as server-sent events."""
+        fragment = self._templates.get_template("console/_now.html")
+
+        async def beats() -> AsyncIterator[str]:
+            end = time.monotonic() + STREAM_S
+            while time.monotonic() < end:
+                html = fragment.render(**await self._now(visitor.tenant))
+                yield "".join(f"data: {line}\n" for line in html.splitlines() if line.strip()) + "\n"
+                await asyncio.sleep(TICK_S)
+
+        headers = {**SECURITY, "X-Accel-Buffering": "no"}
+        return StreamingResponse(beats(), media_type="text/event-stream", headers=headers)
+
+    async def _now(self, tenant: str) -> dict[str, Any]:
+        now = time.time()
+        summary = await asyncio.to_thread(self._context.live_summary, tenant, now=now)
+        rate = summary["events_per_s"]
+        return {
+            "now": datetime.fromtimestamp(now, UTC),
+            "summary": summary,
+            "spark": charts.sparkline(
+                summary["events_by_second"],
+                f"Events per second over the last minute, at most {max(summary['events_by_second'])}, now {rate:.1f}.",
+            ),
+        }
+
+    async def experiments(self, _request: Request, visitor: Visitor) -> Response:
+        """Every experiment of the tenant with what it says."""
+        rows = []
+        for path in sorted((self._context.workspace.experiments / visitor.tenant).glob("*.toml")):
+            found = self._experiment(visitor.tenant, path.stem)
+            if found is not None:
+                rows.append((found, self._report(visitor.tenant, path.stem)))
+        return self._show("experiments.html", visitor=visitor, here="experiments", rows=rows)
+
+    async def experiment(self, request: Request, visitor: Visitor) -> Response:
+        """One experiment: decision, checks, effects, how the effect came about."""
+        name = request.path_params["name"]
+        found = self._experiment(visitor.tenant, name)
+        if found is None:
+            return self._show("missing.html", 404, visitor=visitor, here="experiments", name=name)
+        report = self._report(visitor.tenant, name)
+        money = self._context.settings.tenant(visitor.tenant).currency
+        return self._show(
+            "experiment.html", visitor=visitor, here="experiments", experiment=found, report=report,
+            **({} if report is None else effects(found, report, money)),
+        )  # fmt: skip
+
+    async def report_json(self, request: Request, visitor: Visitor) -> Response:
+        """The report as programs read it."""
+        path = self._report_file(visitor.tenant, request.path_params["name"])
+        if path is None or not path.is_file():
+            error = {"code": "not_found", "message": "there is no report of that name.", "field": "", "hint": ""}
+            return Response(msgspec.json.encode({"error": error}), 404, SECURITY, "application/json")
+        return Response(path.read_bytes(), 200, SECURITY, "application/json")
+
+    def _report_file(self, tenant: str, name: str) -> Path | None:
+        """Where a report lies; None when there is no experiment of that name, so that no path can be made up."""
+        folder = self._context.workspace.experiments / tenant
+        if name not in {path.stem for path in folder.glob("*.toml")}:
+            return None
+        return self._context.workspace.reports / tenant / f"{name}.json"
+
+    def _experiment(self, tenant: str, name: str) -> Experiment | None:
+        if self._report_file(tenant, name) is None:
+            return None
+        path = self._context.workspace.experiments / tenant / f"{name}.toml"
+        try:
+            return parse_experiment(path.read_text(encoding="utf-8"), tenant, str(path))
+        except BadSettings:
+            return None
+
+    def _report(self, tenant: str, name: str) -> Report | None:
+        path = self._report_file(tenant, name)
+        return _report.decode(path.read_bytes()) if path is not None and path.is_file() else None
+
+    def _show(self, template: str, status: int = 200, **values: Any) -> Response:
+        html = self._templates.get_template(f"console/{template}").render(**values)
+        return HTMLResponse(html, status_code=status, headers=SECURITY)
+
+
+def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any]:
+    """What the page draws of a report: rows of metrics by role on one scale, and the curve of the goal."""
+    metrics = {metric.name: metric for metric in experiment.metrics}
+    scale = charts.shared_scale(
+        [row.rel_effect_size_ci for row in report.metrics],
+        extra=[row.margin for row in report.metrics if row.margin is not None],
+    )
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(report.metrics, key=lambda each: ROLES.index(each.role)):
+        metric = metrics.get(row.name)
+        numerator = metric.numerator if metric is not None else row.name
+        down = metric is not None and metric.direction == "down"
+        margin = None if row.margin is None else scale.at(row.margin if down else -row.margin)
+        is_money = numerator == MONEY_COLUMN or row.name.startswith("revenue")
+        rows.setdefault(row.role, []).append(
+            {
+                "result": row,
+                "bar": charts.bar(scale, row.rel_effect_size, row.rel_effect_size_ci),
+                "margin": margin,
+                "down": down,
+                "money": money if is_money else None,
+            }
+        )
+    return {"rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), **goal_curve(report)}
+
+
+def goal_curve(report: Report) -> dict[str, Any]:
+    """The curve of the first goal (or the first metric) and the table that says the same."""
+    if not report.metrics:
+        return {"curve": None, "curve_of": "", "points": []}
+    goal = next((row for row in report.metrics if row.role == "goal"), report.metrics[0])
+    points = [row for row in report.cumulative if row["name"] == goal.name and row["variant"] == goal.variant]
+    words = f"{wording.title(goal.name)}: {wording.change(goal.rel_effect_size)}, 95 % interval "
+    curve = charts.cumulative_curve(
+        [row["rel_effect_size"] for row in points],
+        [_bounds(row["rel_effect_size_ci"]) for row in points],
+        [_always(row) for row in points],
+        words + f"{wording.interval(goal.rel_effect_size_ci)}.",
+    )
+    table = [
+        {
+            "until": datetime.fromisoformat(row["until"]),
+            "effect": wording.change(row["rel_effect_size"]),
+            "interval": wording.interval(_bounds(row["rel_effect_size_ci"])),
+            "units": row["n_control"] + row["n_treatment"],
+        }
+        for row in points
+    ]
+    return {"curve": curve, "curve_of": goal.name, "points": table}
+
+
+def _bounds(value: Any) -> charts.Bounds | None:
+    return None if value is None else (value[0], value[1])
+
+
+def _always(row: dict[str, Any]) -> charts.Bounds | None:
+    """The always-valid interval on the relative scale: it is kept as an absolute one."""
+    bounds, effect, relative = _bounds(row["always_valid_ci"]), row["effect_size"], row["rel_effect_size"]
+    if bounds is None or not effect or relative is None:
+        return None
+    low, high = bounds
+    per = relative / effect
+    return (None if low is None else low * per, None if high is None else high * per)
