@@ -27,7 +27,7 @@ def error_of(answer):
 
 @pytest.mark.parametrize("route", API, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_has_its_methods_and_names_its_worker(worker, route):
-    answer = worker.ask("BREW", route.path)
+    answer = worker.ask("PATCH", route.path)
     assert answer.status == 405
     assert error_of(answer)["code"] == "method_not_allowed"
     assert route.method in answer.headers["allow"]

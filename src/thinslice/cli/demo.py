@@ -261,7 +261,9 @@ def start_shoppers(service: Any, workspace: Workspace, keys: Mapping[str, str], 
 
 def show(workspace: Workspace, url: str, keys: Mapping[str, str], *, as_json: bool, took_s: float) -> None:
     """Prints where to look, and the keys."""
-    token = login_token(workspace)
+    from thinslice.web.login import issue_token
+
+    token = issue_token(workspace, TENANT)
     urls = {
         "api": url,
         "shop": f"{url}/shop/",

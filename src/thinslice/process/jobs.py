@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -70,21 +71,21 @@ class Jobs:
         self._news: list[News] = []
         self._training: tuple[str, subprocess.Popen[bytes], float] | None = None
         self._catalog_version = -1
-        self._stop = False
+        self._stopping = threading.Event()
 
     def stop(self) -> None:
         """Asks the loop to end after the job in progress; a training in progress is dropped."""
-        self._stop = True
+        self._stopping.set()
 
     def run(self) -> None:
         """Runs the jobs until stopped."""
         try:
-            while not self._stop:
+            while not self._stopping.is_set():
                 for name, job in self._jobs():
-                    if self._stop:
+                    if self._stopping.is_set():
                         break
                     self._run(name, job)
-                time.sleep(0.1)
+                self._stopping.wait(0.1)
         finally:
             if self._training is not None:
                 process = self._training[1]

@@ -6,7 +6,7 @@ from typing import Any
 
 from thinslice.serving.experiments import ExperimentFiles
 from thinslice.serving.intake import Intake, LogExposures
-from thinslice.serving.issued import RecommendationIds, read_secret
+from thinslice.serving.issued import SECRET_FILE, RecommendationIds, read_secret
 from thinslice.serving.models import ModelHost
 from thinslice.serving.recommender import Recommender
 from thinslice.settings import Settings, Workspace
@@ -80,7 +80,7 @@ def open_context(
     artifacts = FileArtifacts(workspace.models)
     commit = GroupCommit(SegmentWriter(workspace.log, worker_name))
     experiments = ExperimentFiles(workspace.experiments)
-    ids = RecommendationIds(read_secret(workspace.root / "secret"))
+    ids = RecommendationIds(read_secret(workspace.root / SECRET_FILE))
     models = ModelHost(artifacts, settings.tenants)
     models.start()
     return Context(

@@ -360,7 +360,8 @@ def error_answer(status: int, code: str, message: str, *, field: str = "", hint:
 def refusal(error: ThinsliceError) -> Answer:
     """An error as an answer, by its place in the tree of `thinslice.errors`."""
     field = error.field if isinstance(error, BadRecord) else ""
-    status, code, headers = 500, "failed", ()
+    status, code = 500, "failed"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, NotAllowed):
         forbidden = error.code in ("foreign_origin", "weak_key")
         status, code = (403 if forbidden else 401), error.code

@@ -1,0 +1,129 @@
+"""The doctor: an empty, a half-filled and a healthy workspace each hear what is the matter and what to do."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from thinslice.cli.init import make_tenant
+from thinslice.cli.program import program
+from thinslice.jobs.checkup import CHECKS, check_up
+from thinslice.jobs.demo import fill
+from thinslice.jobs.train import train
+from thinslice.records import Event, Quarantined
+from thinslice.settings import Workspace
+from thinslice.store.lake import Lake
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def doctor(workspace):
+    result = CliRunner().invoke(program, ["doctor", "--workspace", str(workspace.root), "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert [finding["name"] for finding in report["findings"]] == list(CHECKS)
+    for finding in report["findings"]:
+        assert finding["message"]
+        assert (finding["advice"] == "") == (finding["status"] == "ok"), finding
+    return report["status"], {finding["name"]: finding for finding in report["findings"]}
+
+
+def events(count, *, at=NOW, known=True):
+    return [
+        Event(event_id=f"e{number}", tenant="shop", name="view_item", occurred_at=at, received_at=at,
+              visitor_id=f"v{number % 50}", item_id=f"i{number % 9}" if known else "nobody-knows")
+        for number in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def half(tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    make_tenant(workspace, "shop")
+    return workspace
+
+
+def test_an_empty_workspace_is_told_to_begin_with_init(tmp_path):
+    status, findings = doctor(Workspace(tmp_path / "nowhere"))
+    assert status == "problem"
+    assert "thinslice init" in findings["settings"]["advice"]
+    assert not (tmp_path / "nowhere" / "lake").exists()
+
+
+def test_a_workspace_without_data_is_told_to_import_some(half):
+    status, findings = doctor(half)
+    assert status == "problem"
+    assert findings["settings"]["status"] == findings["keys"]["status"] == "ok"
+    assert "thinslice import events" in findings["events"]["advice"]
+    assert "thinslice import items" in findings["catalog"]["advice"]
+
+
+def test_events_without_a_model_are_told_to_train(half):
+    Lake(half.lake).append("events", events(100))
+    _, findings = doctor(half)
+    assert findings["events"]["status"] == "ok"
+    assert findings["model"]["status"] == "problem"
+    assert "thinslice train" in findings["model"]["advice"]
+
+
+def test_old_events_are_called_stale(half):
+    Lake(half.lake).append("events", events(100, at=NOW - timedelta(days=9)))
+    assert "9.0 days" in doctor(half)[1]["freshness"]["message"]
+
+
+def test_events_that_name_unknown_items_are_worth_a_look(half):
+    fill(half, "shop", now=NOW, sessions=5)
+    Lake(half.lake).append("events", events(1000, known=False))
+    finding = doctor(half)[1]["unjoined"]
+    assert finding["status"] == "look"
+    assert "same ids" in finding["advice"]
+
+
+def test_a_full_quarantine_names_its_most_common_reason(half):
+    rows = [
+        Quarantined(quarantine_id=f"q{number}", tenant="shop", kind="event", raw="{}", code="missing_field",
+                    reason="no item", field="item_id", received_at=NOW)
+        for number in range(30)
+    ]  # fmt: skip
+    Lake(half.lake).append("quarantine", rows)
+    finding = doctor(half)[1]["quarantine"]
+    assert finding["status"] == "look"
+    assert "missing_field in item_id" in finding["message"]
+
+
+def test_a_damaged_model_is_a_problem_and_stops_no_other_check(half):
+    fill(half, "shop", now=NOW, sessions=40)
+    version = train(half, "shop", now=NOW)[0].version
+    array = next(path for path in half.models.rglob("*.npy") if version in str(path))
+    array.chmod(0o644)
+    array.write_bytes(array.read_bytes()[:-1] + b"\x07")
+    status, findings = doctor(half)
+    assert status == "problem"
+    assert findings["model"]["status"] == "problem"
+    assert findings["catalog"]["status"] == "ok"
+
+
+def test_a_healthy_workspace_is_well_but_for_the_service_that_does_not_run(half):
+    fill(half, "shop", now=NOW, sessions=60)
+    train(half, "shop", now=NOW)
+    status, findings = doctor(half)
+    assert status == "look"
+    assert [name for name, finding in findings.items() if finding["status"] != "ok"] == ["service"]
+    assert "thinslice serve" in findings["service"]["advice"]
+
+
+def test_words_are_for_people_and_say_the_same(half):
+    result = CliRunner().invoke(program, ["doctor", "--workspace", str(half.root)])
+    assert result.exit_code == 0
+    assert "PROBLEM" in result.output
+    assert len([line for line in result.output.splitlines() if line.startswith("  ") and "→" not in line]) == len(
+        CHECKS
+    )
+
+
+def test_broken_settings_are_named_with_their_place(tmp_path):
+    (tmp_path / "thinslice.toml").write_text("[serve]\nport = 'x'\n")
+    finding = check_up(Workspace(tmp_path), NOW)[0]
+    assert finding.status == "problem"
+    assert "serve.port" in finding.message

@@ -1,0 +1,118 @@
+"""The program: lazy commands, exit codes, and messages that say what to do."""
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from thinslice.cli import COMMANDS
+from thinslice.cli.program import program
+from thinslice.settings import Workspace, read_settings
+from thinslice.store.keys import Keys
+
+THINSLICE = [sys.executable, "-c", "from thinslice.cli import main; main()"]
+
+
+def run(*arguments, cwd=None):
+    return CliRunner().invoke(program, [str(argument) for argument in arguments])
+
+
+def test_help_imports_no_command_and_nothing_heavy():
+    code = """
+import sys
+from thinslice.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"numpy", "numba", "pyarrow", "duckdb", "deltalake", "scipy", "starlette", "rich", "msgspec"} & set(sys.modules)
+assert not heavy, heavy
+assert not [name for name in sys.modules if name.startswith("thinslice.cli.") and not name.endswith("program")]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["init", "--nonsense"], ["serve", "--port", "x"], ["init", "--preset", "zoo"]]
+)
+def test_bad_usage_is_exit_code_2(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["serve", "train"])
+def test_a_folder_that_is_no_workspace_is_exit_code_2_and_names_init(name, tmp_path):
+    result = run(name, "--workspace", tmp_path)
+    assert result.exit_code == 2
+    assert "thinslice init" in result.stderr
+
+
+def test_a_file_that_cannot_be_written_is_exit_code_1(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("init", "--workspace", tmp_path / "file" / "below")
+    assert result.exit_code == 1
+    assert "below" in result.stderr or "file" in result.stderr
+
+
+def test_init_makes_a_workspace_and_shows_keys_that_work(tmp_path):
+    result = run("init", "--workspace", tmp_path / "w", "--tenant", "my-shop", "--json")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert set(made) == {"workspace", "tenant", "keys"}
+    assert made["tenant"] == "my-shop"
+    workspace = Workspace(Path(made["workspace"]))
+    assert read_settings(workspace).tenant("my-shop").preset == "shop"
+    keys = Keys(workspace.keys_file)
+    assert {kind: keys.lookup(key).kind for kind, key in made["keys"].items()} == {
+        "publishable": "publishable", "secret": "secret", "admin": "admin",
+    }  # fmt: skip
+    assert stat.S_IMODE(workspace.keys_file.stat().st_mode) == 0o600
+    text = workspace.keys_file.read_text()
+    assert not any(key in text for key in made["keys"].values())
+
+
+def test_init_in_a_workspace_adds_one_more_tenant_and_keeps_what_a_person_wrote(tmp_path):
+    run("init", "--workspace", tmp_path)
+    path = tmp_path / "thinslice.toml"
+    path.write_text(path.read_text().replace("port = 8080", "port = 9999  # ours"))
+    result = run("init", "--workspace", tmp_path, "--tenant", "media", "--preset", "media")
+    assert result.exit_code == 0
+    settings = read_settings(Workspace(tmp_path))
+    assert sorted(settings.tenants) == ["media", "shop"]
+    assert settings.tenants["media"].preset == "media"
+    assert "port = 9999  # ours" in path.read_text()
+
+
+def test_init_never_makes_the_same_tenant_twice(tmp_path):
+    run("init", "--workspace", tmp_path)
+    before = (tmp_path / "keys.json").read_bytes()
+    result = run("init", "--workspace", tmp_path)
+    assert result.exit_code == 2
+    assert "already" in result.stderr
+    assert (tmp_path / "keys.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "../up", "Big", "a b", "x" * 65, "ä"])
+def test_init_refuses_what_cannot_be_a_name(tmp_path, name):
+    result = run("init", "--workspace", tmp_path, "--tenant", name)
+    assert result.exit_code == 2
+    assert not (tmp_path / "thinslice.toml").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    reader = subprocess.Popen(
+        f"{' '.join([sys.executable, '-m', 'thinslice.cli.program'])} --version | true", shell=True
+    )
+    assert reader.wait(timeout=30) == 0
