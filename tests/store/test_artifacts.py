@@ -174,6 +174,26 @@ def test_a_failed_put_leaves_nothing(tmp_path, monkeypatch):
     assert list(store.versions("shop")) == []
 
 
+def test_what_a_killed_trainer_left_is_cleared_away(tmp_path):
+    store = FileArtifacts(tmp_path)
+    versions = tmp_path / "shop" / "versions"
+    first = store.put("shop", "live", bundle(), {})
+    for name in (".draft-old", ".draft-new", "0" * 16):
+        (versions / name).mkdir()
+    os.utime(versions / ".draft-old", (0, 0))
+    store.promote("shop", "live", first)
+    assert sorted(path.name for path in versions.iterdir()) == [".draft-new", first]
+
+
+def test_a_half_deleted_version_is_stored_anew(tmp_path):
+    store = FileArtifacts(tmp_path)
+    version = store.put("shop", "live", bundle(), {})
+    (tmp_path / "shop" / "registry.json").unlink()
+    (tmp_path / "shop" / "versions" / version / "popular" / "ids.npy").unlink()
+    assert store.put("shop", "live", bundle(), {}) == version
+    assert store.load("shop", version)[0]["popular"]["ids"].tolist() == ["a", "b", "c"]
+
+
 def test_a_damaged_registry_is_corrupt_and_not_empty(tmp_path):
     store = FileArtifacts(tmp_path)
     store.put("shop", "live", bundle(), {})

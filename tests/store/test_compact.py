@@ -1,6 +1,7 @@
 """The compactor: what the logs hold is in the lake once, and finished segments go."""
 
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -89,6 +90,22 @@ def test_without_its_notes_it_still_duplicates_nothing(workspace, writer, note):
     counts = Compactor(workspace).run_once(NOW)
     assert (counts.events, counts.duplicates) == (0, 0)
     assert ids(workspace) == ["e1", "e1"]
+
+
+def test_a_lake_that_was_taken_away_or_put_back_is_filled_again(workspace, writer):
+    put(writer, LogKind.EVENTS, event(1))
+    Compactor(workspace).run_once(NOW)
+    backup = workspace.root / "backup"
+    shutil.copytree(workspace.lake, backup)
+    put(writer, LogKind.EVENTS, event(2))
+    assert Compactor(workspace).run_once(NOW).events == 1
+    shutil.rmtree(workspace.lake)
+    backup.rename(workspace.lake)
+    assert Compactor(workspace).run_once(NOW).events == 1
+    assert ids(workspace) == ["e1", "e2"]
+    shutil.rmtree(workspace.lake)
+    assert Compactor(workspace).run_once(NOW).events == 2
+    assert ids(workspace) == ["e1", "e2"]
 
 
 def test_duplicates_are_dropped_and_counted(workspace, writer):

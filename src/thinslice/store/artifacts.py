@@ -27,6 +27,7 @@ KEPT_VERSIONS = 5
 SLOT_PATTERN = r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,2}$"
 """`live`, or `exp.NAME.VARIANT`."""
 
+_DRAFT_AGE_S = 3600
 _ARRAY_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _VERSION_PATTERN = r"^[0-9a-f]{16}$"
 
@@ -100,18 +101,12 @@ class FileArtifacts:
             sha256 = hashlib.sha256(text.encode()).hexdigest()
             _write(draft / "manifest.json", text.encode())
             version = sha256[:16]
-            target = versions / version
-            if not target.is_dir():
-                draft.chmod(0o755)
-                draft.rename(target)
-                sync_directory(versions)
+            draft.chmod(0o755)
+            with self._changing(tenant) as registry:
+                self._take_in(registry, draft, version)
+                _note(registry, _generation(slot, version, sha256, models, manifest))
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        with self._changing(tenant) as registry:
-            registry.stored = [
-                entry for entry in registry.stored if (entry.slot, entry.version) != (slot, version)
-            ]  # fmt: skip
-            registry.stored.append(_generation(slot, version, sha256, models, manifest))
         return version
 
     def promote(self, tenant: str, slot: str, version: str) -> None:
@@ -122,9 +117,8 @@ class FileArtifacts:
         """
         with self._changing(tenant) as registry:
             _promote(registry, tenant, slot, version)
-            gone = _prune(registry)
-        for old in gone:
-            shutil.rmtree(self._folder(tenant) / "versions" / old, ignore_errors=True)
+            _prune(registry)
+            self._sweep(tenant, registry)
 
     def rollback(self, tenant: str, slot: str) -> str:
         """Makes the version before the live one live again, and returns it.
@@ -174,6 +168,23 @@ class FileArtifacts:
     def versions(self, tenant: str) -> Iterator[dict[str, Any]]:
         """Every kept version, newest first: name (the slot), version, sha256, lake_version, live, models, stored_at."""
         return _listed(self._registry(tenant))
+
+    def _take_in(self, registry: Registry, draft: Path, version: str) -> None:
+        """Moves a draft to its place; what lies there unlisted may be half of what another process was deleting."""
+        target = draft.parent / version
+        if target.is_dir() and not any(entry.version == version for entry in registry.stored):
+            shutil.rmtree(target)
+        if not target.is_dir():
+            draft.rename(target)
+            sync_directory(target.parent)
+
+    def _sweep(self, tenant: str, registry: Registry) -> None:
+        """Deletes generations that are not listed, and drafts that a killed process left an hour ago."""
+        listed = {entry.version for entry in registry.stored}
+        for path in (self._folder(tenant) / "versions").iterdir():
+            abandoned = path.name.startswith(".") and time.time() - path.stat().st_mtime > _DRAFT_AGE_S
+            if abandoned or (not path.name.startswith(".") and path.name not in listed):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _folder(self, tenant: str) -> Path:
         if not re.fullmatch(NAME_PATTERN, tenant):
@@ -229,8 +240,7 @@ class MemoryArtifacts:
         version = sha256[:16]
         self._content[tenant, version] = (copies, text)
         registry = self._registries.setdefault(tenant, Registry())
-        registry.stored = [entry for entry in registry.stored if (entry.slot, entry.version) != (slot, version)]
-        registry.stored.append(_generation(slot, version, sha256, models, manifest))
+        _note(registry, _generation(slot, version, sha256, models, manifest))
         return version
 
     def promote(self, tenant: str, slot: str, version: str) -> None:
@@ -297,6 +307,13 @@ def _generation(
     return Generation(
         slot=slot, version=version, sha256=sha256, stored_at=time.time(), lake_version=lake_version, models=names
     )
+
+
+def _note(registry: Registry, generation: Generation) -> None:
+    """Lists a generation as the newest of its slot."""
+    name = (generation.slot, generation.version)
+    registry.stored = [entry for entry in registry.stored if (entry.slot, entry.version) != name]
+    registry.stored.append(generation)
 
 
 def _promote(registry: Registry, tenant: str, slot: str, version: str) -> None:

@@ -61,7 +61,8 @@ class Compactor:
     """Brings one workspace's logs into its lake.
 
     Each commit to a table carries, as Delta transactions, how far each segment is covered; a run that was killed is
-    resumed from there. `covered.json` beside the segments only saves reading what every table covers.
+    resumed from there. `covered.json` beside the segments only saves reading what every table covers, and is
+    not believed when the lake has gone back to older versions since.
 
     Args:
         workspace: Whose log is read and whose lake is written.
@@ -77,6 +78,7 @@ class Compactor:
         self._keep_s = keep_s
         self._batch_rows = batch_rows
         self._covered_file = workspace.log / "covered.json"
+        self._versions_file = workspace.log / "covered-versions.json"
 
     def run_once(self, now: datetime) -> Counts:
         """Reads every segment from where the lake covers it, open ones too, and deletes finished ones.
@@ -161,15 +163,19 @@ class Compactor:
 
     def _read_covered(self) -> dict[str, int]:
         try:
+            noted = msgspec.json.decode(self._versions_file.read_bytes(), type=dict[str, int])
+            if any(self.lake.version(table) < version for table, version in noted.items()):
+                return {}
             return msgspec.json.decode(self._covered_file.read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.DecodeError):
             # Lost or damaged: the lake itself knows how far it covers each segment.
             return {}
 
     def _write_covered(self, covered: dict[str, int]) -> None:
-        draft = self._covered_file.with_suffix(".draft")
-        draft.write_bytes(msgspec.json.encode(covered))
-        draft.replace(self._covered_file)
+        for path, content in ((self._versions_file, self.lake.versions()), (self._covered_file, covered)):
+            draft = path.with_suffix(".draft")
+            draft.write_bytes(msgspec.json.encode(content))
+            draft.replace(path)
         sync_directory(self._log)
 
     @contextmanager

@@ -75,7 +75,7 @@ class LiveDB:
         with self._alone():
             self.fresh = self._discard_after_reboot()
             self._environment = lmdb.open(
-                str(self.path / "map"), map_size=map_mb * 1024 * 1024, max_dbs=8, max_readers=512,
+                str(self.path / "map"), map_size=map_mb * 1024 * 1024, mode=0o600, max_dbs=8, max_readers=512,
                 sync=False, metasync=False, lock=True, readahead=False, meminit=False,
             )  # fmt: skip
             self._environment.reader_check()
