@@ -49,7 +49,7 @@ def effect(control: Sample, treatment: Sample, *, alpha: float = 0.05, df: float
     quantile = t_quantile(1 - alpha / 2, freedom)
     log_quantile = quantile
     if df is None and control.mean > 0 and treatment.mean > 0:
-        log_parts = (parts[0] / control.mean**2, parts[1] / treatment.mean**2)
+        log_parts = (parts[0] / control.mean / control.mean, parts[1] / treatment.mean / treatment.mean)
         log_quantile = t_quantile(1 - alpha / 2, satterthwaite(log_parts, sizes))
     rel = relative_change(
         control.mean, parts[0], treatment.mean, parts[1], log_quantile=log_quantile, quantile=quantile
@@ -61,7 +61,8 @@ def effect(control: Sample, treatment: Sample, *, alpha: float = 0.05, df: float
 
 def satterthwaite(parts: tuple[float, float], sizes: tuple[int, int]) -> float:
     """Welch-Satterthwaite degrees of freedom from the two variances of the means."""
-    return float(sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, sizes, strict=True)))
+    total = sum(parts)  # dividing first keeps the squares of very small and very large variances
+    return 1 / sum((part / total) ** 2 / (n - 1) for part, n in zip(parts, sizes, strict=True))
 
 
 def t_quantile(share: float, df: float) -> float:

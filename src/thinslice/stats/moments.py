@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import StatisticsError
 
-LARGEST = 1e100
+LARGEST = 1e60
 """Values beyond this are refused: their squares and products would not be numbers any more."""
 
 

@@ -43,7 +43,7 @@ def log_ratio(
 ) -> Relative:
     """The delta method on log(treatment / control), turned back; needs positive means."""
     ratio = mean_treatment / mean_control
-    se = math.sqrt(var_control / mean_control**2 + var_treatment / mean_treatment**2)
+    se = math.sqrt(var_control / mean_control / mean_control + var_treatment / mean_treatment / mean_treatment)
     exponent = quantile * se
     high = ratio * math.exp(min(exponent, 700.0)) - 1
     return Relative(ratio - 1, (ratio * math.exp(-exponent) - 1, high if math.isfinite(high) else None))
