@@ -3,14 +3,17 @@
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from playwright.sync_api import sync_playwright
 
 from thinslice.cli.init import make_tenant
 from thinslice.settings import Workspace, read_settings
@@ -76,3 +79,98 @@ def worker(tmp_path_factory):
     with serving(workspace, keys) as worker:
         assert worker.ask("PUT", "/v1/items", items, key="secret").status == 202
         yield worker
+
+
+@contextlib.contextmanager
+def app_on_a_port(app):
+    """Serves an ASGI application on a free port of this machine: yields its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+def serve_app():
+    """`with serve_app(application) as url:` serves a small application of a test."""
+    return app_on_a_port
+
+
+CHROMIUM_ARGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium. One per module: while Playwright runs, its thread cannot run another event loop."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "browser tests need Chromium (apt install chromium); deselect them with -m 'not browser'"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=CHROMIUM_ARGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def complaints():
+    """What the pages of `open_page` complained about: console errors, thrown errors, CSP reports, foreign requests."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser, complaints):
+    """Makes pages, each in its own fresh context: `open_page(width=390, color_scheme="dark", ...) -> Page`."""
+    contexts = []
+
+    def make(width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: complaints.append(f"asked {asked.url}") if _foreign(asked.url) else None)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def _foreign(url: str) -> bool:
+    return not url.startswith(("http://127.0.0.1", "http://localhost", "data:", "blob:", "about:"))
+
+
+@pytest.fixture
+def axe():
+    """Runs axe-core in a page, also under a strict content security policy: `axe(page) -> list[str]`, one a finding."""
+    source = (Path(__file__).parent / "third_party" / "axe.min.js").read_text(encoding="utf-8")
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+    def run(page, tags=tags):
+        page.evaluate(f"() => {{ {source}\n; }}")
+        found = page.evaluate("tags => axe.run(document, {runOnly: {type: 'tag', values: tags}})", tags)
+        return [
+            f"{each['id']} ({each['impact']}): {each['help']} at {' '.join(node['target'])}: {node['failureSummary']}"
+            for each in found["violations"]
+            for node in each["nodes"]
+        ]
+
+    return run
