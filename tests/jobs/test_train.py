@@ -131,7 +131,8 @@ def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
         rows.append(view(f"unseen-{number}", "unexposed-thing", 60))
         exposures.append(
             Exposure(
-                recommendation_id=f"r{number}", tenant="shop", occurred_at=NOW - timedelta(minutes=60), placement="home",
+                recommendation_id=f"r{number}", tenant="shop", placement="home",
+                occurred_at=NOW - timedelta(minutes=60),
                 policy="popular", model_version="x", visitor_id=visitor,
                 experiments=[ExperimentExposure(experiment="test", variant=variant, unit="visitor", unit_id=visitor,
                                                 allocation_version=1, propensities={"old": 0.5, "new": 0.5})],
