@@ -27,3 +27,15 @@ DEFAULT_METRICS = [
     Metric(name="views_per_visitor", numerator="views", role="guardrail", margin=0.05),
 ]
 """What an experiment is judged by when its file names no metric: one goal, two drivers, one guardrail."""
+
+
+def unit_of(metric: Metric) -> str:
+    """In what a metric is read: `money` in minor units, `share` 0..1, or `count`.
+
+    >>> unit_of(METRICS["conversion_rate"])
+    'share'
+    """
+    if metric.numerator == MONEY_COLUMN:
+        return "money"
+    is_share = (metric.numerator, metric.denominator) in {("converted", None), ("clicks", "exposures")}
+    return "share" if is_share else "count"

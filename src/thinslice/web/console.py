@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import jinja2
 import msgspec
@@ -15,10 +16,11 @@ from starlette.routing import Route
 
 from thinslice.errors import BadSettings, NotAllowed
 from thinslice.experiments.definition import parse_experiment
-from thinslice.metrics.built_in import MONEY_COLUMN
+from thinslice.metrics.built_in import DEFAULT_METRICS, unit_of
 from thinslice.records import Experiment, Report
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
+from thinslice.web.door import BodyTooLong, SenderGone, read_body
 from thinslice.web.login import COOKIE, COOKIE_LIFE_S, Visitor, redeem_token, same_origin, seal, visitor_of
 
 TICK_S = 2.0
@@ -36,6 +38,9 @@ SECURITY = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+FORM_BYTES = 4096
+"""A longer login form is refused."""
 
 ROLES = ("goal", "driver", "guardrail", "diagnostic")
 
@@ -112,8 +117,11 @@ class Console:
     async def _login_by_key(self, request: Request) -> Response:
         if not same_origin(request):
             return self._show("login.html", 403, said="This form was sent from another page.")
-        async with request.form(max_files=0, max_fields=4) as form:
-            text = str(form.get("key", ""))
+        try:
+            body = await read_body(dict(request.scope["headers"]), request.receive, limit=FORM_BYTES)
+        except (BodyTooLong, SenderGone):
+            return self._show("login.html", 413, said="This form is too long to hold a key.")
+        text = dict(parse_qsl(body.decode("utf-8", "replace"))).get("key", "")
         try:
             key = self._context.keys.lookup(text.strip())
         except NotAllowed as error:
@@ -226,7 +234,7 @@ class Console:
 
 def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any]:
     """What the page draws of a report: rows of metrics by role on one scale, and the curve of the goal."""
-    metrics = {metric.name: metric for metric in experiment.metrics}
+    metrics = {metric.name: metric for metric in experiment.metrics or DEFAULT_METRICS}
     scale = charts.shared_scale(
         [row.rel_effect_size_ci for row in report.metrics],
         extra=[row.margin for row in report.metrics if row.margin is not None],
@@ -234,17 +242,16 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(report.metrics, key=lambda each: ROLES.index(each.role)):
         metric = metrics.get(row.name)
-        numerator = metric.numerator if metric is not None else row.name
+        unit = unit_of(metric) if metric is not None else "count"
         down = metric is not None and metric.direction == "down"
         margin = None if row.margin is None else scale.at(row.margin if down else -row.margin)
-        is_money = numerator == MONEY_COLUMN or row.name.startswith("revenue")
         rows.setdefault(row.role, []).append(
             {
                 "result": row,
                 "bar": charts.bar(scale, row.rel_effect_size, row.rel_effect_size_ci),
                 "margin": margin,
                 "down": down,
-                "money": money if is_money else None,
+                "levels": [wording.level(mean, unit, money) for mean in (row.mean_control, row.mean_treatment)],
             }
         )
     return {"rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), **goal_curve(report)}

@@ -55,13 +55,19 @@ def interval(bounds: tuple[float | None, float | None] | None) -> str:
     return f"{low} to {high}"
 
 
-def level(value: float | None, *, money: str | None = None) -> str:
-    """A metric's level: money in minor units when `money` names a currency, else a number of three figures."""
+def level(value: float | None, unit: str, currency: str) -> str:
+    """A metric's level by its unit (see `thinslice.metrics.built_in.unit_of`), with three figures that matter.
+
+    >>> level(1090.26, "money", "EUR")
+    '€10.90'
+    """
     if value is None:
         return "–"
-    if money is not None:
-        sign = {"EUR": "€", "USD": "$", "GBP": "£"}.get(money, f"{money} ")
+    if unit == "money":
+        sign = {"EUR": "€", "USD": "$", "GBP": "£"}.get(currency, f"{currency} ")
         return f"{sign}{value / 100:,.2f}".replace("-", MINUS)
+    if unit == "share":
+        return share(value)
     return f"{value:.3g}" if abs(value) < 1000 else count(value)
 
 

@@ -1,0 +1,143 @@
+"""The console: closed without a login, strict about scripts, and showing what the report says."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from thinslice.experiments import dump_experiment
+from thinslice.experiments.analyze import report_json
+from thinslice.metrics import DEFAULT_METRICS
+from thinslice.records import Check, Decision, Experiment, MetricResult, Report, Variant
+from thinslice.web.login import COOKIE, Visitor, issue_token, seal
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+POLICIES = {"old": "popular", "new": "session-knn"}
+PAGES = ["/console/live", "/console/live/stream", "/console/experiments", "/console/experiments/ranker"]
+
+
+def row(name, role, effect, margin=None, reading="better"):
+    return MetricResult(
+        name=name, role=role, variant="new", n_control=500, n_treatment=510, mean_control=100.0,
+        mean_treatment=100.0 * (1 + effect), effect_size=100.0 * effect, effect_size_ci=(1.0, 20.0),
+        rel_effect_size=effect, rel_effect_size_ci=(effect - 0.05, effect + 0.05), pvalue=0.01,
+        always_valid_ci=(-5.0, 25.0), margin=margin, reading=reading,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def console(worker):
+    variants = [
+        Variant(name="old", policy="popular", weight=0.5),
+        Variant(name="new", policy="session-knn", weight=0.5),
+    ]
+    experiment = Experiment(
+        name="ranker", tenant="shop", hypothesis="It <b>sells</b> more.", variants=variants,
+        metrics=list(DEFAULT_METRICS), days=14, started_at=NOW, ends_at=NOW + timedelta(days=14),
+    )  # fmt: skip
+    path = worker.workspace.experiments / "shop" / "ranker.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_experiment(experiment))
+    (path.parent / "young.toml").write_text(dump_experiment(experiment).replace('"ranker"', '"young"'))
+    metrics = [row("revenue_per_visitor", "goal", 0.1), row("views_per_visitor", "guardrail", -0.01, 0.05, "not_worse")]
+    curve = [
+        {
+            "until": (NOW + timedelta(days=day)).isoformat(), "name": "revenue_per_visitor", "variant": "new",
+            "n_control": 100 * day, "n_treatment": 100 * day, "effect_size": 10.0, "effect_size_ci": [1.0, 19.0],
+            "rel_effect_size": 0.1, "rel_effect_size_ci": [0.01, 0.2], "always_valid_ci": [-5.0, 25.0],
+        }
+        for day in range(1, 6)
+    ]  # fmt: skip
+    report = Report(
+        experiment="ranker", control="old", metrics=metrics, cumulative=curve, as_of=NOW,
+        units={"old": 500, "new": 510},
+        decision=Decision(action="extend", variant=None, sentence="Extend: 9 days to go.", reasons=["not yet"]),
+        checks=[Check(name="sample_ratio", passed=False, statistic=1.0, pvalue=0.0004, detail="500 to 510")],
+    )  # fmt: skip
+    folder = worker.workspace.reports / "shop"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ranker.json").write_bytes(report_json(report))
+    cookie = f"{COOKIE}={seal(worker.workspace, Visitor('shop', 'admin'))}"
+
+    def get(path, **headers):
+        return worker.ask("GET", path, headers={"Cookie": cookie, **headers})
+
+    return get
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_closed_without_a_login(worker, console, path):
+    answer = worker.ask("GET", path)
+    assert answer.status == 303
+    assert answer.headers["location"] == "/console/login"
+
+
+def test_a_link_logs_in_once_with_a_cookie_that_scripts_and_other_sites_cannot_use(worker):
+    path = f"/console/login?token={issue_token(worker.workspace, 'shop')}"
+    first, second = worker.ask("GET", path), worker.ask("GET", path)
+    assert (first.status, second.status) == (303, 403)
+    cookie = first.headers["set-cookie"].lower()
+    assert all(word in cookie for word in ("httponly", "samesite=strict", "path=/console"))
+
+
+@pytest.mark.parametrize(("key", "status"), [("admin", 303), ("secret", 403), ("publishable", 403)])
+def test_only_the_admin_key_logs_in(worker, key, status):
+    headers = {"Origin": f"http://127.0.0.1:{worker.port}", "Content-Type": "application/x-www-form-urlencoded"}
+    assert worker.ask("POST", "/console/login", f"key={worker.keys[key]}".encode(), headers=headers).status == status
+
+
+def test_a_form_of_another_page_is_refused(worker):
+    headers = {"Origin": "http://evil.test", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = worker.ask("POST", "/console/login", f"key={worker.keys['admin']}".encode(), headers=headers)
+    assert answer.status == 403
+    assert "set-cookie" not in answer.headers
+
+
+def test_every_page_forbids_scripts_and_requests_of_others(console):
+    for path in ("/console/live", "/console/experiments", "/console/experiments/ranker"):
+        answer = console(path)
+        assert answer.status == 200
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        html = answer.body.decode()
+        assert "<script>" not in html
+        assert re.findall(r'(?:src|href)="(?!/|#)[^"]*"', html) == []
+
+
+def test_the_experiment_page_says_what_the_report_says(console):
+    html = console("/console/experiments/ranker").body.decode()
+    wanted = ["Extend: 9 days to go.", "Sample ratio: failed", "p = 0.0004", "Better", "Not worse, better not shown",
+              "€1.10", "+10.0", "Show as table", "It &lt;b&gt;sells&lt;/b&gt; more."]  # fmt: skip
+    assert [text for text in wanted if text not in html] == []
+    assert html.count('class="zero" style="left:50.0%"') == 2
+    assert 'class="margin" style="left:' in html
+
+
+def test_a_report_has_its_json_twin(console):
+    assert json.loads(console("/console/experiments/ranker.json").body)["decision"]["action"] == "extend"
+
+
+@pytest.mark.parametrize("path", ["/console/experiments/young", "/console/experiments"])
+def test_an_experiment_without_a_report_is_told_to_be_young(console, path):
+    answer = console(path)
+    assert answer.status == 200
+    assert "no report yet" in answer.body.decode().lower()
+
+
+@pytest.mark.parametrize("name", ["nothing", "..%2Franker", "%2e%2e%2f%2e%2e%2fkeys"])
+def test_a_made_up_name_finds_nothing(console, name):
+    assert console(f"/console/experiments/{name}").status == 404
+    assert console(f"/console/experiments/{name}.json").status == 404
+
+
+def test_the_live_page_shows_events_as_they_come(worker, console):
+    event = {"name": "view_item", "visitor_id": "someone", "item_id": "i1", "consent": "personalization"}
+    assert worker.ask("POST", "/v1/events", [event], key="publishable").status == 202
+    html = console("/console/live").body.decode()
+    assert "someone" in html
+    assert 'role="img"' in html
+
+
+def test_a_long_login_form_is_refused(worker):
+    headers = {"Origin": f"http://127.0.0.1:{worker.port}", "Content-Type": "application/x-www-form-urlencoded"}
+    assert worker.ask("POST", "/console/login", b"key=" + b"x" * 5000, headers=headers).status == 413
