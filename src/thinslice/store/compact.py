@@ -97,6 +97,8 @@ class Compactor:
 
     def _run(self, now: datetime, counts: Counts) -> None:
         covered = self._read_covered()
+        # Only one compactor is at work, so that nobody else commits what a segment is covered by from here on.
+        self.lake.versions()
         batch = _Batch()
         finished: list[tuple[Path, bool]] = []
         for path in segments(self._log):
@@ -107,7 +109,10 @@ class Compactor:
             end = start
             if path.stat().st_size > start:
                 counts.segments += 1
-                behind = {table: max(start, self.lake.covered_by(table, path.name)) for table in TABLE_OF.values()}
+                behind = {
+                    table: max(start, self.lake.covered_by(table, path.name, refresh=False))
+                    for table in TABLE_OF.values()
+                }
                 for kind, payload, end in read_frames(path, start):
                     table = TABLE_OF.get(kind)  # type: ignore[call-overload]
                     if table is None:

@@ -187,9 +187,16 @@ class Lake:
             version = self.append(table, data, covered=covered) if data.num_rows else self.version(table)
         return Added(data.num_rows, dropped, len(marked), refused, version)
 
-    def covered_by(self, table: str, log_id: str) -> int:
-        """How far a source is in a table already; 0 when not at all."""
-        delta = self._table(table)
+    def covered_by(self, table: str, log_id: str, *, refresh: bool = True) -> int:
+        """How far a source is in a table already; 0 when not at all.
+
+        Args:
+            table: A name in `TABLES`.
+            log_id: The source.
+            refresh: Whether to look for commits of other processes first.
+        """
+        _spec(table)
+        delta = self._table(table) if refresh or table not in self._open else self._open[table]
         version = delta.transaction_version(log_id) if delta is not None else None
         return int(version) if version is not None else 0
 
