@@ -75,7 +75,7 @@ def command(workspace: Workspace, host: str | None, port: int | None, workers: i
         service.open()
     try:
         say(as_json, "Starting, and training the first models ...")
-        wait_for_slates(service.url, keys["secret"], service.tend, until=began + PATIENCE_S)
+        wait_for_slates(service, keys["secret"], until=began + PATIENCE_S)
         start_experiment(workspace)
         start_shoppers(service, workspace, keys, run_number)
         show(workspace, service.url, keys, as_json=as_json, took_s=time.monotonic() - began)
@@ -155,23 +155,25 @@ def fill(workspace: Workspace) -> None:
         raise StoreError(f"the shop could not be written: {done.stderr.strip().splitlines()[-1:]}.")
 
 
-def wait_for_slates(url: str, secret: str, tend: Any, *, until: float) -> None:
-    """Waits for slates of the session model; after `until` any slate will do.
+def wait_for_slates(service: Any, secret: str, *, until: float) -> None:
+    """Waits for slates of the session model, or for Ctrl-C; after `until` any slate will do.
 
     Raises:
         NotReady: There is no slate at all 30 s after that.
     """
     said = ""
     while time.monotonic() < until + 30.0:
-        tend()
+        service.tend()
         try:
-            source = first_source(url, secret)
+            source = first_source(service.url, secret)
         except (OSError, http.client.HTTPException, ThinsliceError) as error:
             said = str(error)
         else:
             if source == "session-knn" or time.monotonic() > until:
                 return
             said = f"slates come from {source}"
+        if service.stopping:
+            return
         time.sleep(0.1)
     raise NotReady(f"the service did not serve a slate: {said}.", hint="Its log, above, says why.")
 
@@ -275,18 +277,18 @@ def show(workspace: Workspace, url: str, keys: Mapping[str, str], *, as_json: bo
         sys.stdout.flush()
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("Shop", f"{urls['shop']}  view three things of one color and watch 'Chosen for you'")
-    table.add_row("Console", f"{urls['console']}  (this link logs in once)")
-    table.add_row("Experiment", urls["experiment"])
-    table.add_row("API", f"{url}  (described at /openapi.json)")
-    for kind in ("publishable", "secret", "admin"):
-        table.add_row(f"{kind} key", keys[kind])
-    console = Console(soft_wrap=True)
-    console.print(f"\nReady after {took_s:.0f} s. Simulated shoppers are on their way; Ctrl-C ends it.\n")
-    console.print(table)
+    rows = {
+        "Shop": urls["shop"],
+        "Console": urls["console"],
+        "Experiment": urls["experiment"],
+        "API": f"{url}/openapi.json",
+        **{f"{kind.capitalize()} key": keys[kind] for kind in ("publishable", "secret", "admin")},
+    }
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"\n[bold]Ready after {took_s:.0f} s.[/] Simulated shoppers are on their way; Ctrl-C ends it.\n")
+    for name, value in rows.items():
+        console.print(f"  [bold]{name:<16}[/] {value}")
+    console.print("\n  In the shop, view three things of one color and watch 'Chosen for you'.")
+    console.print("  The console's link logs in once; the experiment fills within a minute.\n")
     sys.stdout.flush()

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -67,7 +67,8 @@ class Service:
         host: Where to listen.
         port: 0 takes any free one; `url` tells which.
         workers: Number of web workers.
-        extra: Further children by name, for the demo's shoppers: command lines.
+        environment: Variables for all children, beside those of this process.
+        children: Filled by `open` and `add`.
     """
 
     workspace: Workspace
@@ -79,7 +80,7 @@ class Service:
     children: list[Child] = field(default_factory=list)
 
     def open(self) -> None:
-        """Takes the workspace and the port, then starts every child.
+        """Takes the workspace and the port, then starts every child; from then on SIGTERM and SIGINT set `stopping`.
 
         Raises:
             StoreError: Another service runs in this workspace.
@@ -117,6 +118,8 @@ class Service:
             self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, (descriptor,)))
         command = [sys.executable, "-m", "thinslice.process.jobs", *common]
         self.children.append(Child("jobs", command, {**base, **ONE_THREAD}))
+        self._told: list[int] = []
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         for child in self.children:
             self._start(child)
         self._write()
@@ -159,28 +162,22 @@ class Service:
             self._write()
         return changed
 
-    def run(self, *, also: Callable[[], None] | None = None) -> None:
-        """Tends the children until SIGTERM or SIGINT, then drains.
+    @property
+    def stopping(self) -> bool:
+        """Whether SIGTERM or SIGINT came since the service was opened."""
+        return bool(self._told)
 
-        Args:
-            also: Called about 20 times a second, for what the demo has to do meanwhile.
-        """
-        stop = []
-
-        def on_signal(number: int, _frame: FrameType | None) -> None:
-            stop.append(number)
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    def run(self) -> None:
+        """Tends the children until SIGTERM or SIGINT, then drains."""
         try:
-            while not stop:
+            while not self.stopping:
                 self.tend()
-                if also is not None:
-                    also()
                 time.sleep(POLL_S)
         finally:
             self.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._told.append(number)
 
     def close(self) -> None:
         """Drains the whole tree: SIGTERM to all, and what is left after the grace is killed."""
@@ -199,6 +196,8 @@ class Service:
         self._socket.close()
         (self.workspace.run / "service.json").unlink(missing_ok=True)
         self._lock.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _start(self, child: Child) -> None:
         with child.stderr.open("ab") if child.stderr else open(os.devnull, "ab") as sink:  # noqa: PTH123
@@ -207,6 +206,7 @@ class Service:
                 env=dict(child.environment),
                 pass_fds=child.pass_fds,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=sink if child.stderr else None,
                 start_new_session=True,
             )
