@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thinslice.collect.columns import guess, is_order_index, read_money
@@ -219,6 +219,31 @@ def test_a_told_column_or_field_that_does_not_exist_is_refused(workspace):
         load_events(workspace, path, told={"ts": "nope"})
     with pytest.raises(BadInput, match="there is no file"):
         load_events(workspace, Path("nowhere.csv"))
+
+
+odd_cells = ["a", "2026-04-01", "1775000000", "-1", "1e999", "nan", "view", '"', "\x00", "\udcff"]
+cells = st.one_of(st.sampled_from(odd_cells), st.text(max_size=8))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["events", "items", "orders"]), st.lists(st.lists(cells, min_size=1, max_size=5), max_size=6))
+def test_no_file_raises_anything_but_our_errors_and_every_row_is_counted(workspace, kind, table):
+    header = "item_id,ts,order_id,price,quantity\n" + "\n".join(",".join(row) for row in table)
+    path = file(workspace, "any.csv", header.encode("utf-8", "surrogateescape") + b"\n")
+    try:
+        result = load(workspace, kind, path, "shop", now=NOW)
+    except BadInput:
+        return
+    assert result.read == result.kept + result.known + result.quarantined
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=30), max_size=5))
+def test_no_json_lines_raise_anything_but_our_errors(workspace, lines):
+    first = b'{"item_id": "a", "ts": 1775000000, "context": {"x": 1}}\n'
+    result = load_events(workspace, file(workspace, "any.jsonl", first + b"\n".join(lines)))
+    assert result.read == result.kept + result.known + result.quarantined
+    assert result.kept + result.known >= 1
 
 
 def test_the_first_column_that_fits_a_field_is_taken():
