@@ -1,5 +1,6 @@
 """The tag that a shop puts on its pages: one small script, stripped of comments when a worker starts."""
 
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -54,20 +55,40 @@ def _wordy(letter: str) -> bool:
 
 
 def routes(context: Context) -> list[Route]:  # noqa: ARG001
-    """`/tag.js`, kept by browsers for ten minutes and asked for by its hash after that."""
-    body = stripped(SOURCE.read_text(encoding="utf-8")).encode()
-    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    headers = {
-        "ETag": etag,
+    """`/tag.js`, packed when the browser takes it so, kept for ten minutes and asked for by its hash after that."""
+    plain = stripped(SOURCE.read_text(encoding="utf-8")).encode()
+    packed = gzip.compress(plain, 9, mtime=0)
+    name = hashlib.sha256(plain).hexdigest()[:16]
+    shared = {
         "Cache-Control": "public, max-age=600",
+        "Vary": "Accept-Encoding",
         "Access-Control-Allow-Origin": "*",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "X-Content-Type-Options": "nosniff",
     }
 
     async def tag(request: Request) -> Response:
-        if request.headers.get("if-none-match") == etag:
+        takes_gzip = takes(request.headers.get("accept-encoding", ""), "gzip")
+        etag = f'"{name}-gzip"' if takes_gzip else f'"{name}"'
+        headers = {**shared, "ETag": etag}
+        known = request.headers.get("if-none-match", "").split(",")
+        if any(each.strip().removeprefix("W/") in (etag, "*") for each in known):
             return Response(status_code=304, headers=headers)
-        return Response(body, media_type="text/javascript", headers=headers)
+        if takes_gzip:
+            headers["Content-Encoding"] = "gzip"
+        return Response(packed if takes_gzip else plain, media_type="text/javascript", headers=headers)
 
     return [Route("/tag.js", tag)]
+
+
+def takes(accepted: str, coding: str) -> bool:
+    """Whether a browser that sent this Accept-Encoding takes a coding.
+
+    >>> takes("gzip, deflate, br", "gzip"), takes("br;q=1.0, gzip;q=0", "gzip"), takes("", "gzip")
+    (True, False, False)
+    """
+    for part in accepted.lower().split(","):
+        name, *settings = (each.strip() for each in part.split(";"))
+        if name == coding:
+            return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", each) for each in settings)
+    return False
