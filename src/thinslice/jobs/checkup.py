@@ -179,7 +179,8 @@ def check_joins(patient: Patient) -> Finding:
             message=f"{unknown_slate:,} of {with_slate:,} events name slates that are not in the lake.",
             advice="If the service has just started, wait for the next compaction; else look at its log.",
         )  # fmt: skip
-    return Finding(name="unjoined", status="ok", message=f"{with_item - unknown_item:,} of {with_item:,} events join.")
+    joined = f"{with_item - unknown_item:,} of {with_item:,} events join." if known else "no catalog to join with."
+    return Finding(name="unjoined", status="ok", message=joined)
 
 
 def check_model(patient: Patient) -> Finding:
