@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from thinslice.experiments.isolation import training_filter
 
 from thinslice.errors import BadSettings, NotReady, UnknownName
 from thinslice.evaluation import Replay, clustered_mean, hits, reciprocal_ranks, replay
 from thinslice.experiments import is_running, parse_experiment
+from thinslice.experiments.isolation import training_filter
 from thinslice.jobs.schedule import News
 from thinslice.models import MODELS, from_columns
 from thinslice.records import Arrays, Experiment, Interactions, Item, Model
@@ -240,7 +240,9 @@ def read_clicks(lake: Lake, tenant: str, now: datetime) -> Clicks:
     visitor, session_id, user, item = (texts(rows[name]) for name in ("visitor", "session_id", "user_id", "item_id"))
     at = np.asarray(rows["at"], dtype=np.float64)
     sessions = sessionize(visitor, session_id, at, user=user)
-    too_fast = (sessions.event_count >= BOT_EVENTS) & (sessions.event_count > BOT_RATE_PER_S * (sessions.ended - sessions.started))
+    too_fast = (sessions.event_count >= BOT_EVENTS) & (
+        sessions.event_count > BOT_RATE_PER_S * (sessions.ended - sessions.started)
+    )
     keep = ~too_fast
     keep[: max(0, len(keep) - MAX_SESSIONS)] = False
     new_code = np.cumsum(keep) - 1
