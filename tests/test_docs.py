@@ -79,11 +79,11 @@ class Shell:
 
     def start(self, command: str) -> str:
         arguments = shlex.split(command.removesuffix("&").strip())
-        log = (self.folder / "server.txt").open("w")
-        server = subprocess.Popen(
-            [*arguments, "--port", str(self.port)], cwd=self.folder, env=self.environment,
-            stdout=log, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        with (self.folder / "server.txt").open("w") as log:
+            server = subprocess.Popen(
+                [*arguments, "--port", str(self.port)], cwd=self.folder, env=self.environment,
+                stdout=log, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
         self.servers.append(server)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -147,8 +147,9 @@ def test_every_code_block_runs(page, shell):
             assert language in KNOWN, f"{page.name}: a block in {language!r} is not run by this test"
             if language == "pycon":
                 runner = doctest.DocTestRunner(optionflags=FLAGS)
-                runner.run(doctest.DocTestParser().get_doctest(text, names, page.name, str(page), 0), clear_globs=False)
-                names = {**names}
+                test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+                test.globs = names
+                runner.run(test, clear_globs=False)
                 assert runner.failures == 0
             elif language == "console":
                 check_console(shell, text)
