@@ -32,6 +32,7 @@ PROGRAM = str(Path(sys.executable).parent / "thinslice")
 ITEMS, SESSIONS, VISITORS = 40_000, 200_000, 50_000
 EXPERIMENT = """\
 name = "bench"
+placement = "home"
 training = "isolated"
 days = 14
 

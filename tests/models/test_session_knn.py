@@ -92,6 +92,17 @@ def test_session_knn_equals_a_slow_oracle_in_plain_python(world, question, choic
         assert set(reason.terms) <= set(asked)
 
 
+@settings(max_examples=100, deadline=None)
+@given(worlds, st.lists(st.integers(0, 9), max_size=14))
+def test_the_cause_of_an_item_is_the_strongest_term_of_its_explanation(world, question):
+    clicks = [(f"s{session:02d}", f"i{item}", float(time)) for time, (session, item) in enumerate(world)]
+    model, asked = SessionKNN.fit(from_columns(*zip(*clicks, strict=True))), [f"i{item}" for item in question]
+    found = model.recommend(asked, 5).item_ids
+    asked_about = [*found, "never seen", *found[:1]]
+    terms = [reason.terms for reason in model.explain_all(asked, asked_about)]
+    assert model.causes(asked, asked_about) == [max(each, key=each.get) if each else None for each in terms]
+
+
 def test_a_neighbor_worked_out_by_hand():
     clicks = [("s1", "a", 1.0), ("s1", "b", 2.0), ("s2", "c", 3.0)]
     model = SessionKNN.fit(from_columns(*zip(*clicks, strict=True)), age=0, rare=0, after=2.0)

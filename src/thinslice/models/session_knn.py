@@ -185,6 +185,26 @@ class SessionKNN:
             reasons[item_id] = Reason(item_id, score, terms)
         return [reasons.get(item_id, Reason(item_id, 0.0, {})) for item_id in item_ids]
 
+    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
+        """The session item that gave most of each score: the strongest term of `explain`, without the other terms.
+
+        Args:
+            session: Item ids, oldest first.
+            item_ids: Items of the vocabulary; others have no cause.
+
+        Returns:
+            One session item an item, None where no session item voted for it.
+        """
+        codes = self._vocabulary.codes(item_ids)
+        inside = np.unique(codes[codes >= 0])
+        known, parts, _ = self._terms(self._vocabulary.codes(session), inside)
+        if not len(known) or not len(inside):
+            return [None] * len(item_ids)
+        names = [self._vocabulary[code] for code in known.tolist()]
+        strongest = zip(inside.tolist(), parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
+        by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
+        return [by_code.get(code) for code in codes.tolist()]
+
     def _terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         room, _ = self._room()
         found: tuple[NDArray[Any], ...] = _kernel().terms(

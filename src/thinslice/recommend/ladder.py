@@ -106,13 +106,13 @@ def _reasons(model: Model, session: Sequence[str], item_ids: Sequence[str], titl
         return ["Popular now"] * len(item_ids)
     if model.name == "newest":
         return ["New in the catalog"] * len(item_ids)
-    explain_all = getattr(model, "explain_all", None)
-    reasons: Iterable[Reason] = (
-        explain_all(session, item_ids)
-        if explain_all is not None
-        else (model.explain(session, item_id) for item_id in item_ids)
+    causes = getattr(model, "causes", None)
+    found: Iterable[str | None] = (
+        causes(session, item_ids)
+        if causes is not None
+        else (strongest(model.explain(session, item_id)) for item_id in item_ids)
     )
-    return [because(strongest(reason), title) for reason in reasons]
+    return [because(cause, title) for cause in found]
 
 
 def strongest(reason: Reason) -> str | None:
