@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import uvicorn
 from playwright.sync_api import sync_playwright
 
 from thinslice.cli.init import make_tenant
+from thinslice.jobs.demo import fill
+from thinslice.jobs.refill import refill_catalog
+from thinslice.jobs.train import train
 from thinslice.settings import Workspace, read_settings
+from thinslice.store.codec import decode
+from thinslice.store.lake import Lake
+from thinslice.store.log import read_frames
 from thinslice.web.app import create_app
 
 
@@ -174,3 +181,32 @@ def axe():
         ]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def demo_shop(tmp_path_factory):
+    """A worker with the demo's catalog, a past, and models trained on it; the keys lie where the demo leaves them."""
+    workspace = Workspace(tmp_path_factory.mktemp("demo"))
+    keys = make_tenant(workspace, "shop", title="Thinslice Home")
+    (workspace.root / "demo.json").write_text(json.dumps({"keys": keys, "run": 0}))
+    now = datetime.now(UTC)
+    fill(workspace, "shop", now=now)
+    train(workspace, "shop", now=now)
+    with serving(workspace, keys) as worker:
+        refill_catalog(Lake(workspace.lake), worker.context.live, ["shop"])
+        deadline = time.monotonic() + 20
+        while worker.context.models.bundle("shop") is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield worker
+
+
+@pytest.fixture
+def log_of():
+    """What a worker's log holds by now: `log_of(worker, LogKind.EVENTS) -> list`, oldest first."""
+
+    def records(worker, kind):
+        segments = sorted(path for path in worker.workspace.log.rglob("*") if path.is_file())
+        frames = [frame for segment in segments for frame in read_frames(segment)]
+        return [record for found, payload, _ in frames if found == kind for record in decode(payload)[1]]
+
+    return records

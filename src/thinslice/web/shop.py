@@ -25,7 +25,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from thinslice.errors import LogFull, NotAllowed
-from thinslice.records import Item, RecommendationRequest
+from thinslice.records import Item, RecommendationRequest, SlateItem
 from thinslice.records.session import SESSION_GAP_S
 from thinslice.serving.catalog import is_available
 from thinslice.sessions import live_keys
@@ -429,15 +429,15 @@ class Shop:
         self._context.counters.slate(tenant, latency_ms=took_ms, model=model, sources=sources)
         items = recommender.catalog(tenant, time.time()).items
         places = [
-            Place(self._product(items[each.item_id]), position, each.source, each.reason)
+            Place(self._product(items[each.item_id]), position, each.source, why(each, items[each.item_id]))
             for position, each in enumerate(answer.items)
             if each.item_id in items
         ]
-        seen = len(question.items or [])
+        seen = len(set(question.items or []))
         if name == "baseline":
             note = "What sold and was viewed most. It does not know you."
         elif seen:
-            note = f"Ranked from your {seen} view{'s' if seen > 1 else ''} in {took_ms:.1f} ms."
+            note = f"Ranked from the {things(seen)} you looked at, in {took_ms:.1f} ms."
         else:
             note = "Nothing viewed yet: open three things of one color and watch this shelf."
         return Shelf(name, question.placement, answer.recommendation_id, places, note)
@@ -482,10 +482,10 @@ class Shop:
             shop=self._context.settings.tenant(tenant).title or tenant,
             key=self._key(),
             follows=visit.visitor_id is not None,
-            categories=categories(items.values()),
+            categories=categories(self._products(tenant)),
             pieces=sum(visit.cart.values()),
             dock=dock[-DOCK:],
-            views=len(dock),
+            seen=things(len({product.item_id for product in dock})),
             **{"category": "", **values},
         )
         answer = Response(text, status_code=status, media_type="text/html; charset=utf-8")
@@ -564,6 +564,15 @@ def money(minor: int, currency: str) -> str:
     return f"{SYMBOLS[currency]}{amount}" if currency in SYMBOLS else f"{amount} {currency}"
 
 
+def things(count: int) -> str:
+    """How many, in words.
+
+    >>> things(1), things(3)
+    ('one thing', '3 things')
+    """
+    return "one thing" if count == 1 else f"{count} things"
+
+
 def total_of(lines: Iterable[Line]) -> int:
     """What a cart costs, in minor units."""
     return sum((line.item.price_minor or 0) * line.quantity for line in lines)
@@ -579,6 +588,12 @@ def price_of(item: Item) -> dict[str, Any]:
     if item.price_minor is None:
         return {}
     return {"price_minor": item.price_minor, "currency": item.currency or "EUR"}
+
+
+def why(place: SlateItem, item: Item) -> str:
+    """The reason of a place in words; nobody is told to like a thing because of the thing itself."""
+    own = f"Because you viewed {item.title or item.item_id}"
+    return "You viewed this before" if place.reason == own else place.reason
 
 
 def read_cart(text: str) -> dict[str, int]:
@@ -667,8 +682,8 @@ def routes(context: Context) -> list[Route]:
         ("/shop/", shop.home, "GET"),
         ("/shop/all", shop.listing, "GET"),
         ("/shop/category/{category}", shop.listing, "GET"),
-        ("/shop/item/{item_id}", shop.item, "GET"),
-        ("/shop/picture/{item_id}.svg", shop.picture, "GET"),
+        ("/shop/item/{item_id:path}", shop.item, "GET"),
+        ("/shop/picture/{item_id:path}.svg", shop.picture, "GET"),
         ("/shop/cart", shop.cart, "GET"),
         ("/shop/cart", shop.change_cart, "POST"),
         ("/shop/buy", shop.buy, "POST"),
