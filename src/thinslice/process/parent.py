@@ -105,6 +105,7 @@ class Service:
                 hint="Another --port or --host?",
             ) from None
         self.port = self._socket.getsockname()[1]
+        (self.workspace.run / "service.json").unlink(missing_ok=True)  # of a parent that was killed
         metrics = self.workspace.run / "metrics"
         for folder in (metrics, self.workspace.run / "counters"):
             shutil.rmtree(folder, ignore_errors=True)
