@@ -189,6 +189,16 @@ def test_a_port_that_is_taken_is_bad_input(shop, tmp_path):
     assert service_of(workspace) is None
 
 
+def test_the_first_item_of_an_empty_shop_is_in_the_very_next_slate_of_any_worker(tmp_path):
+    with serving(tmp_path) as running:
+        wait_for(lambda: running.ask("GET", "/healthz")[0] == 200)
+        for _ in range(10):
+            assert running.slate()[1]["items"] == []
+        assert running.ask("PUT", "/v1/items", [{"item_id": "mug"}])[0] == 202
+        for _ in range(10):
+            assert [item["item_id"] for item in running.slate()[1]["items"]] == ["mug"]
+
+
 def test_sigterm_ends_the_whole_tree_within_ten_seconds_and_what_was_taken_is_in_the_log(tmp_path):
     with serving(tmp_path) as running:
         items = [{"item_id": f"i{number}"} for number in range(5)]

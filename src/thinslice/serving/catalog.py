@@ -31,13 +31,14 @@ class CatalogView:
         self._masks: weakref.WeakKeyDictionary[Any, Availability] = weakref.WeakKeyDictionary()
         self.items: dict[str, Item] = {}
 
-    def refresh(self, now: float) -> None:
+    def refresh(self, now: float, *, at_once: bool = False) -> None:
         """Takes in what changed since the last time; does nothing when that was under `REFRESH_S` ago.
 
         Args:
             now: Unix seconds.
+            at_once: Looks even then.
         """
-        if 0 <= now - self._asked_at < REFRESH_S:
+        if not at_once and 0 <= now - self._asked_at < REFRESH_S:
             return
         self._asked_at = now
         self._sequence, changed = self._live.item_changes(self._tenant, self._sequence)

@@ -114,6 +114,9 @@ class Recommender:
         shown_name = policy_name if policy.model != "none" else self._stand_in(tenant)
         bundle = self._models.bundle(tenant, slot) or self._models.bundle(tenant)
         slate = self._slate(tenant, request, shown_name, shown, slot, bundle, catalog, items, without)
+        if not slate.items:  # another worker may have been told of the first items a moment ago
+            catalog.refresh(at, at_once=True)
+            slate = self._slate(tenant, request, shown_name, shown, slot, bundle, catalog, items, without)
         answer = Recommendation(
             recommendation_id=self._ids.issue(tenant),
             policy=policy_name,
