@@ -1,6 +1,6 @@
 """The promises that rooms make to each other: a model, a live store, an intake log, an artifact store."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -80,6 +80,16 @@ class LiveStore(Protocol):
 
     def update(self, changes: Mapping[tuple[str, str], LiveSession], *, now: float) -> None:
         """Stores sessions in one write transaction; they expire by their `last_at`."""
+        ...
+
+    def edit(
+        self,
+        keys: Sequence[tuple[str, str]],
+        change: Callable[[list[LiveSession | None]], Mapping[tuple[str, str], LiveSession]],
+        *,
+        now: float,
+    ) -> Mapping[tuple[str, str], LiveSession]:
+        """Reads sessions, changes and stores them with no other writer in between; returns what `change` returned."""
         ...
 
     def put_items(self, items: Iterable[Item]) -> int:
