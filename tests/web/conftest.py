@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import sync_playwright
 
+from thinslice.cli.demo import prepare
 from thinslice.cli.init import make_tenant
 from thinslice.jobs.demo import fill
 from thinslice.jobs.refill import refill_catalog
@@ -187,8 +188,7 @@ def axe():
 def demo_shop(tmp_path_factory):
     """A worker with the demo's catalog, a past, and models trained on it; the keys lie where the demo leaves them."""
     workspace = Workspace(tmp_path_factory.mktemp("demo"))
-    keys = make_tenant(workspace, "shop", title="Thinslice Home")
-    (workspace.root / "demo.json").write_text(json.dumps({"keys": keys, "run": 0}))
+    keys, _ = prepare(workspace)
     now = datetime.now(UTC)
     fill(workspace, "shop", now=now)
     train(workspace, "shop", now=now)

@@ -132,7 +132,7 @@ def test_three_views_of_one_color_turn_the_personal_shelf_and_leave_the_other(sh
         assert shelf(page, "baseline")[0] == popular
         assert "Because you viewed" in section
         assert set(re.findall(r'data-source="([^"]+)"', section)) == {"session-knn"}
-        assert dock(page) == of_color(color)
+        assert dock(page) == of_color(color)[::-1]
 
 
 def test_the_page_of_a_product_already_counts_it(guest):
@@ -154,7 +154,7 @@ def test_what_only_the_tag_reported_is_on_the_shelf_and_in_the_dock(guest, shop)
     ]  # fmt: skip
     assert shop.ask("POST", "/v1/events", views, key="publishable").status == 202
     page = guest.get("/shop/")
-    assert dock(page) == of_color("plum")
+    assert dock(page) == of_color("plum")[::-1]
     assert colors(shelf(page, "personal")[0]).count("plum") >= 4
 
 
@@ -189,6 +189,7 @@ def test_shelves_are_exposures_outside_of_the_demos_experiment(guest, shop, log_
     assert logged[PERSONAL].visitor_id == guest.cookies["ts_visitor"]
     assert logged[PERSONAL].session_id == guest.cookies["ts_session"].partition(".")[0]
     assert logged[PERSONAL].policy == "session-knn"
+    assert logged[POPULAR].policy == "popular"
     assert logged[POPULAR].visitor_id is None
     assert logged[POPULAR].items == shelf(page, "baseline")[0]
 

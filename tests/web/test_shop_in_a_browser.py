@@ -76,7 +76,7 @@ def test_three_views_of_one_color_turn_the_shelf_and_are_counted_once_each(
     assert sum(COLOR[item] == "plum" for item in before) <= 2
     assert sum(COLOR[item] == "plum" for item in after) >= 4
     assert shelf(page, "baseline") == popular
-    assert dock(page) == viewed
+    assert dock(page) == viewed[::-1]
     found = events_of(log_of, demo_shop, visitor, {"view_item"}, 3)
     assert sorted(each.item_id for each in found) == sorted(viewed)
     assert {each.source for each in found} == {"browser"}

@@ -38,6 +38,12 @@ commit_every_s = 5.0              # the demo looks at itself often; the default 
 every_s = 60.0
 """
 
+SHELVES = f"""
+[tenants.{TENANT}.placements]          # what the demo shop's two shelves show
+shop-window = "session-knn"
+shop-popular = "popular"
+"""
+
 
 @click.command("demo", short_help="A shop, shoppers and a live experiment to look at, until Ctrl-C.")
 @click.option("--workspace", type=to_workspace, default="./workspace-demo", show_default=True, metavar="DIR",
@@ -106,6 +112,8 @@ def prepare(workspace: Workspace) -> tuple[dict[str, str], int]:
         workspace.root.mkdir(parents=True, exist_ok=True)
         workspace.settings_file.write_text(SETTINGS, encoding="utf-8")
         keys, run_number = make_tenant(workspace, TENANT, title=TITLE), 0
+        with workspace.settings_file.open("a", encoding="utf-8") as file:
+            file.write(SHELVES)
     elif not notes.is_file():
         raise BadInput(
             f"{workspace.root} is a workspace, but not one that the demo made.",

@@ -36,7 +36,7 @@ from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
 
 PERSONAL, POPULAR = "shop-window", "shop-popular"
-"""The placements of the two shelves. The demo's experiment runs on another one, so that these do what they say."""
+"""The placements of the two shelves. The demo's settings give each its policy, and its experiment runs elsewhere."""
 
 SHELF = 6
 """Products on a shelf."""
@@ -48,7 +48,7 @@ FIRST_LOOK = 24
 """Products that the first page shows of the whole shop."""
 
 DOCK = 8
-"""Views that the dock shows."""
+"""Products that the dock shows: those looked at last, the newest first."""
 
 MOST_OF_ONE = 9
 """Pieces of one product in a cart."""
@@ -425,7 +425,7 @@ class Shop:
         answer = recommender.recommend(tenant, question, "publishable", datetime.now(UTC))
         took_ms = (time.perf_counter() - began) * 1000
         sources = [each.source for each in answer.items]
-        model = "popular" if name == "baseline" else recommender.policy(tenant, answer.policy).model
+        model = recommender.policy(tenant, answer.policy).model
         self._context.counters.slate(tenant, latency_ms=took_ms, model=model, sources=sources)
         items = recommender.catalog(tenant, time.time()).items
         places = [
@@ -477,15 +477,15 @@ class Shop:
     def _page(self, name: str, request: Request, visit: Visit, *, status: int = 200, **values: Any) -> Response:
         tenant = self._tenant()
         items = self._context.recommender.catalog(tenant, time.time()).items
-        dock = [self._product(items[item_id]) for item_id in visit.items if item_id in items]
+        newest = [item_id for item_id in dict.fromkeys(reversed(visit.items)) if item_id in items]
         text = self._pages.get_template(f"shop/{name}.html").render(
             shop=self._context.settings.tenant(tenant).title or tenant,
             key=self._key(),
             follows=visit.visitor_id is not None,
             categories=categories(self._products(tenant)),
             pieces=sum(visit.cart.values()),
-            dock=dock[-DOCK:],
-            seen=things(len({product.item_id for product in dock})),
+            dock=[self._product(items[item_id]) for item_id in newest[:DOCK]],
+            seen=things(len(newest)),
             **{"category": "", **values},
         )
         answer = Response(text, status_code=status, media_type="text/html; charset=utf-8")
