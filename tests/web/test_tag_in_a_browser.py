@@ -266,7 +266,7 @@ def test_events_still_go_when_the_tab_was_hidden_during_a_pause(open_page, colle
         document.dispatchEvent(new Event('visibilitychange'));
         delete document.hidden;
         delete document.visibilityState;
-        setTimeout(() => thinslice.track('view_item', {item_id: 'b'}), 1800);
+        setTimeout(() => thinslice.track('view_item', {item_id: 'b'}), 2500);
       };
       window.fetch = async (...all) => {
         const answer = await real(...all);
