@@ -196,6 +196,28 @@ def test_a_quarantined_row_can_be_set_right_and_taken_in_again(workspace):
     assert sorted(each.replayed for each in rows(workspace, "quarantine")) == [False, True]
 
 
+def test_a_garbled_row_is_never_replayed_and_no_row_of_a_file_is_given_a_time(workspace):
+    content = b'session_id,item_id,ts\ns,caf\xe9,1775000000\ns,a,1775000000,more\ns,"b,1775000000\n'
+    result = load_events(workspace, file(workspace, "log.csv", content))
+    assert (result.read, result.kept) == (3, 0)
+    load_events(workspace, file(workspace, "timeless.csv", "session_id,item_id,ts\ns,c,\n"))
+    load(workspace, "orders", file(workspace, "orders.csv", "order_id,total,currency,ts\no,3,EUR,\n"), "shop", now=NOW)
+    waiting = rows(workspace, "quarantine")
+    assert sorted(row.code for row in waiting) == ["bad_csv", "bad_csv", "bad_utf8", "missing_field", "missing_field"]
+    assert replay(workspace, waiting, now=NOW, change={}) == 0
+    assert replay(workspace, waiting, now=NOW, change={"currency": "EUR"}) == 0
+    assert rows(workspace, "events") == rows(workspace, "orders") == []
+    assert replay(workspace, waiting, now=NOW, change={"occurred_at": "2026-04-01"}) == 2
+
+
+def test_map_takes_the_names_that_the_guess_knows_and_each_field_once():
+    assert guess("events", ["a", "b", "c"], {"a": "session", "b": "item_id", "c": "ts"}) == {
+        "a": "session_id", "b": "item_id", "c": "occurred_at",
+    }  # fmt: skip
+    with pytest.raises(BadInput, match=r"'a' and 'b' are both said to be item_id"):
+        guess("events", ["a", "b", "ts"], {"a": "item_id", "b": "sku"})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

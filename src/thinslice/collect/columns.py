@@ -102,15 +102,24 @@ def guess(kind: str, columns: Sequence[str], told: Mapping[str, str]) -> dict[st
         Column → field; columns that are nothing are left out.
 
     Raises:
-        BadInput: A told column or field does not exist, or a needed field has no column.
+        BadInput: A told column or field does not exist, a field is told twice, or a needed field has no column.
 
+    >>> guess("events", ["session_id", "ItemId", "when"], {"when": "ts"})
+    {'session_id': 'session_id', 'ItemId': 'item_id', 'when': 'occurred_at'}
     >>> guess("events", ["session_id", "ItemId", "ts", "event", "split"], {})
     {'session_id': 'session_id', 'ItemId': 'item_id', 'ts': 'occurred_at', 'event': 'name'}
     """
     fields = fields_of(kind)
+    told = {column: _field_called(field, kind, fields) for column, field in told.items()}
     for column, field in told.items():
         if column not in columns:
             raise BadInput(f"there is no column {column!r} (there is: {', '.join(columns)}).")
+        rival = next(other for other in told if told[other] == field)
+        if rival != column:
+            raise BadInput(
+                f"the columns {rival!r} and {column!r} are both said to be {field}.",
+                hint="Give each field one --map.",
+            )
         if field not in fields and not field.startswith(_bag(kind) + "."):
             raise BadInput(
                 f"{field!r} is no field of {kind}.",
@@ -133,6 +142,13 @@ def guess(kind: str, columns: Sequence[str], told: Mapping[str, str]) -> dict[st
             hint=f"Say which with --map COLUMN={missing[0]}.",
         )
     return {column: found[column] for column in columns if column in found}
+
+
+def _field_called(name: str, kind: str, fields: frozenset[str]) -> str:
+    """The field that goes by a name; `ts` is `occurred_at`, to the hand that writes `--map` as to the guess."""
+    if name in fields:
+        return name
+    return next((field for field, aliases in _ALIASES[kind].items() if name in aliases), name)
 
 
 def fields_of(kind: str) -> frozenset[str]:
@@ -216,6 +232,8 @@ def order_of(rows: Sequence[Mapping[str, Any]], currency: str | None) -> WireOrd
         if "item_id" in line:
             lines.append(line)
         fields = {**plain, **fields}
+    if "occurred_at" not in fields:
+        raise BadRecord("missing_field", "occurred_at is missing", field="occurred_at", hint="say when it happened.")
     return to_wire({**fields, "lines": lines} if lines else fields, WireOrder)
 
 

@@ -28,6 +28,8 @@ BAD_LINES = 1000
 
 KINDS = ("events", "items", "orders")
 
+_GARBLED = frozenset({"bad_csv", "bad_utf8", "bad_json"})  # what is kept of such a row only resembles it
+
 Progress = Callable[[int, int], None]
 """Called with (bytes or rows done, bytes or rows in all)."""
 
@@ -121,7 +123,9 @@ def load(
 def replay(workspace: Workspace, rows: Sequence[Quarantined], *, now: datetime, change: Mapping[str, Any]) -> int:
     """Takes quarantined records in again, with some fields changed; those that are good now reach the lake.
 
-    A record keeps the time of its arrival, so that one that was refused for its age is refused again.
+    A record keeps the time of its arrival, so that one that was refused for its age is refused again. A row of a file
+    whose cells are not what the file's writer meant stays, whatever is changed: it is repaired in the file and imported
+    again. A row without a time is not given one.
 
     Args:
         workspace: Where the lake lies.
@@ -327,6 +331,8 @@ def _again(
     row: Quarantined, settings: Settings, ids: RecommendationIds, change: Mapping[str, Any]
 ) -> list[Event] | list[Item] | list[Order]:
     """The records of one quarantined record, if they are good now."""
+    if row.code in _GARBLED:
+        raise BadRecord(row.code, row.reason)
     shop = settings.tenant(row.tenant)
     fields = msgspec.json.decode(row.raw)
     if not isinstance(fields, dict):
@@ -338,6 +344,8 @@ def _again(
     if row.kind == "item":
         return [make_item(item_of(fields, shop.currency), tenant=row.tenant, now=row.received_at,
                           currency=shop.currency)]  # fmt: skip
+    if not imported:
+        fields.setdefault("occurred_at", row.received_at)
     if row.kind == "order":
         return [make_order(order_of([fields], shop.currency), tenant=row.tenant, source=source, now=row.received_at,
                            currency=shop.currency, earliest=earliest, latest=latest)]  # fmt: skip
@@ -345,7 +353,6 @@ def _again(
         tenant=row.tenant, source=source, default_consent=shop.consent_secret if imported else shop.consent_publishable,
         now=row.received_at, currency=shop.currency, issued=ids.issued, earliest=earliest, latest=latest,
     )  # fmt: skip
-    fields.setdefault("occurred_at", row.received_at)
     return event_of(fields, maker, currency=shop.currency, order_only=False)
 
 
