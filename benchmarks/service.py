@@ -5,7 +5,6 @@ training looping beside it; the load generator runs on the same machine.
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load import Outcome, closed, poisson, post
+from benchmarks.load import Outcome, closed, poisson, post, run
 from benchmarks.machine import describe
 from thinslice.records import LiveSession
 from thinslice.settings import Workspace
@@ -175,8 +174,8 @@ def slates(port: int, key: str, rate: float, seconds: float) -> Outcome:
         body = {"placement": "home", "k": 20, "visitor_id": f"v{visitor}"}
         return post("/v1/recommendations", key, json.dumps(body).encode())
 
-    asyncio.run(poisson("127.0.0.1", port, request, rate=200, seconds=5, connections=32))
-    return asyncio.run(poisson("127.0.0.1", port, request, rate=rate, seconds=seconds, connections=32))
+    run(poisson("127.0.0.1", port, request, rate=200, seconds=5, connections=32))
+    return run(poisson("127.0.0.1", port, request, rate=rate, seconds=seconds, connections=32))
 
 
 def events(port: int, key: str, seconds: float) -> Outcome:
@@ -195,7 +194,7 @@ def events(port: int, key: str, seconds: float) -> Outcome:
         ]
         return post("/v1/events", key, json.dumps(batch).encode())
 
-    return asyncio.run(closed("127.0.0.1", port, request, seconds=seconds, connections=4))
+    return run(closed("127.0.0.1", port, request, seconds=seconds, connections=4))
 
 
 def call(port: int, path: str, key: str, body: Any) -> tuple[Any, str]:
