@@ -32,3 +32,9 @@ def test_an_unknown_tenant_is_told_which_there_are():
 def test_a_folder_without_settings_is_told_how_to_become_a_workspace(tmp_path):
     with pytest.raises(BadSettings, match="thinslice init"):
         read_settings(Workspace(tmp_path))
+
+
+def test_settings_that_are_no_text_are_refused_by_name(tmp_path):
+    (tmp_path / "thinslice.toml").write_bytes(b'title = "caf\xe9"')
+    with pytest.raises(BadSettings, match=r"thinslice\.toml is no text in UTF-8: .* at byte 12"):
+        read_settings(Workspace(tmp_path))

@@ -1,5 +1,6 @@
 """Settings: one TOML file in the workspace, checked at the door and passed on as arguments."""
 
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -144,14 +145,16 @@ def read_settings(workspace: Workspace) -> Settings:
     """Reads and checks a workspace's settings.
 
     Raises:
-        BadSettings: The file is missing, is no TOML, or has a field that is unknown or of the wrong type.
+        BadSettings: The file is missing, is no text, is no TOML, or has a field that is unknown or of the wrong type.
     """
     path = workspace.settings_file
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        hint = f"`thinslice init --workspace {workspace.root}` makes one."
+        hint = f"`thinslice init --workspace {shlex.quote(str(workspace.root))}` makes one."
         raise BadSettings(f"{workspace.root} is not a workspace: {path.name} is missing.", hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise BadSettings(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
     return parse_settings(text, where=str(path))
 
 

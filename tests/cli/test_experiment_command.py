@@ -91,6 +91,12 @@ def test_a_file_that_does_not_hold_together_starts_nothing(run, definition, tmp_
     assert not (tmp_path / "w" / "experiments").exists()
 
 
+def test_a_file_that_is_no_text_starts_nothing(run, definition, tmp_path):
+    definition.write_bytes(FILE.encode() + b'hypothesis = "caf\xe9"')
+    assert "is no text in UTF-8" in run("experiment", "start", str(definition), code=2)
+    assert not (tmp_path / "w" / "experiments").exists()
+
+
 def test_names_that_do_not_exist_are_refused(run, definition):
     assert "there is no tenant 'mall'" in run("experiment", "list", "--tenant", "mall", code=2)
     assert "has no experiment 'x'" in run("experiment", "report", "x", code=2)

@@ -116,3 +116,23 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
         f"{' '.join([sys.executable, '-m', 'thinslice.cli.program'])} --version | true", shell=True
     )
     assert reader.wait(timeout=30) == 0
+
+
+def test_lost_keys_are_replaced_by_new_ones_and_the_old_ones_still_work(tmp_path):
+    old = json.loads(run("init", "--json", "--workspace", tmp_path).stdout)["keys"]
+    new = json.loads(run("init", "--new-keys", "--json", "--workspace", tmp_path).stdout)["keys"]
+    keys = Keys(tmp_path / "keys.json")
+    assert {keys.lookup(key).tenant for key in (*old.values(), *new.values())} == {"shop"}
+    assert not set(old.values()) & set(new.values())
+    refused = run("init", "--tenant", "mall", "--new-keys", "--workspace", tmp_path)
+    assert refused.exit_code == 2
+    assert "there is no tenant 'mall'" in refused.stderr
+    (tmp_path / "keys.json").unlink()
+    assert "thinslice init --tenant shop --new-keys" in run("doctor", "--workspace", tmp_path).stdout
+
+
+def test_what_is_said_to_be_typed_next_can_be_typed_in_a_folder_with_a_space(tmp_path):
+    folder = str(tmp_path / "my shop")
+    assert f"thinslice init --workspace '{folder}'" in run("train", "--workspace", folder).stderr
+    assert f"--workspace '{folder}'" in run("init", "--workspace", folder).stdout
+    assert f"thinslice serve --workspace '{folder}'" in run("doctor", "--workspace", folder).stdout

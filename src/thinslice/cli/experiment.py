@@ -32,7 +32,7 @@ def start(file: Path, tenant: str | None, workspace: Workspace, as_json: bool) -
     """Check the experiment in FILE (TOML) and start it; a running service follows within a second."""
     settings = read_settings(workspace)
     name = _tenant(workspace, tenant)
-    experiment = start_experiment(workspace, name, file.read_text(encoding="utf-8"), str(file), datetime.now(UTC))
+    experiment = start_experiment(workspace, name, file.read_bytes(), str(file), datetime.now(UTC))
     if as_json:
         print_json(_row(experiment))
         return
@@ -128,7 +128,7 @@ def analyze(
     _show(analyze_file(file, ask, datetime.now(UTC)), as_json)
 
 
-def start_experiment(workspace: Workspace, tenant: str, text: str, where: str, now: datetime) -> Experiment:
+def start_experiment(workspace: Workspace, tenant: str, text: str | bytes, where: str, now: datetime) -> Experiment:
     """Writes a checked experiment with its start, and its planned end when it has `days`, into the workspace.
 
     Raises:
@@ -148,7 +148,7 @@ def start_experiment(workspace: Workspace, tenant: str, text: str, where: str, n
             raise BadInput(f"{where}: there is no policy {variant.policy!r} (there is: {', '.join(sorted(known))}).")
     path = experiment_file(workspace, tenant, experiment.name)
     others = [other for other in list_experiments(workspace, tenant) if other.name != experiment.name]
-    if path.is_file() and parse_experiment(path.read_text(encoding="utf-8"), tenant, str(path)).started_at is not None:
+    if path.is_file() and parse_experiment(path.read_bytes(), tenant, str(path)).started_at is not None:
         raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
     for other in others:
         same_place = "*" in (other.placement, experiment.placement) or other.placement == experiment.placement

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import click
 
 from thinslice.cli.workspace import json_option, print_json, workspace_option
 from thinslice.errors import BadInput
-from thinslice.settings import NAME_PATTERN, Workspace, parse_settings
+from thinslice.settings import NAME_PATTERN, Workspace, parse_settings, read_settings
 
 PRESETS = ("shop", "media", "ugc", "jobs", "people", "skills")
 
@@ -36,10 +38,11 @@ default_policy = "session-knn"
 @workspace_option
 @click.option("--tenant", default="shop", show_default=True, help="The name of the tenant.")
 @click.option("--preset", type=click.Choice(PRESETS), default="shop", show_default=True, help="What it recommends.")
+@click.option("--new-keys", is_flag=True, help="Three more keys of a tenant that is there; its old ones still work.")
 @json_option
-def command(workspace: Workspace, tenant: str, preset: str, as_json: bool) -> None:
+def command(workspace: Workspace, tenant: str, preset: str, new_keys: bool, as_json: bool) -> None:
     """Make a workspace, or one more tenant in it, and its keys. The keys are shown this once."""
-    keys = make_tenant(workspace, tenant, preset=preset)
+    keys = make_keys(workspace, tenant) if new_keys else make_tenant(workspace, tenant, preset=preset)
     if as_json:
         print_json({"workspace": str(workspace.root), "tenant": tenant, "keys": keys})
         return
@@ -50,7 +53,13 @@ def command(workspace: Workspace, tenant: str, preset: str, as_json: bool) -> No
         ("admin", "for the console"),
     ):
         click.echo(f"  {kind:<12} {keys[kind]}  ({use})")
-    where = "" if workspace.root.name == "workspace" else f" --workspace {workspace.root}"
+    if new_keys:
+        return
+    where = (
+        ""
+        if workspace.root.resolve() == Path("workspace").resolve()
+        else f" --workspace {shlex.quote(str(workspace.root))}"
+    )
     click.echo(f"Next: thinslice import events FILE --tenant {tenant}{where}, then train, then serve.")
 
 
@@ -63,24 +72,35 @@ def make_tenant(workspace: Workspace, tenant: str, *, preset: str = "shop", titl
     Raises:
         BadInput: The name is no name, or the tenant is there already.
     """
-    from thinslice.store.keys import Keys
-
     if not re.fullmatch(NAME_PATTERN, tenant):
         raise BadInput(
             f"{tenant!r} cannot name a tenant.", hint="Use 1 to 64 of a-z, 0-9, underscore and hyphen: my-shop."
         )
     path = workspace.settings_file
-    text = path.read_text(encoding="utf-8") if path.is_file() else HEAD
-    if tenant in parse_settings(text, where=str(path)).tenants:
+    there = path.is_file()
+    if there and tenant in read_settings(workspace).tenants:
         raise BadInput(
             f"tenant {tenant!r} is already in {path}.",
-            hint="Choose another --tenant; keys cannot be shown again.",
+            hint="Choose another --tenant. Keys cannot be shown again; --new-keys makes more of them.",
         )
+    text = path.read_text(encoding="utf-8") if there else HEAD
     text = text.rstrip("\n") + "\n" + TENANT.format(name=tenant, title=json.dumps(title or tenant), preset=preset)
     parse_settings(text, where=str(path))
     workspace.root.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
+    return make_keys(workspace, tenant)
+
+
+def make_keys(workspace: Workspace, tenant: str) -> dict[str, str]:
+    """Three more keys of a tenant that is there: `publishable`, `secret` and `admin`; those it had still work.
+
+    Raises:
+        UnknownName: There is no such tenant.
+    """
+    from thinslice.store.keys import Keys
+
+    read_settings(workspace).tenant(tenant)
     keys = Keys(workspace.keys_file)
     return {kind: keys.create(tenant, kind) for kind in ("publishable", "secret", "admin")}

@@ -1,6 +1,7 @@
 """`thinslice serve`: runs the service in the foreground until Ctrl-C or SIGTERM."""
 
 import logging
+import shlex
 
 import click
 
@@ -25,7 +26,7 @@ def command(workspace: Workspace, host: str | None, port: int | None, workers: i
     if not settings.tenants:
         raise BadInput(
             f"{workspace.settings_file} names no tenant.",
-            hint=f"`thinslice init --workspace {workspace.root}` adds one.",
+            hint=f"`thinslice init --workspace {shlex.quote(str(workspace.root))}` adds one.",
         )
     service = Service(
         workspace,

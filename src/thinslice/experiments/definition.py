@@ -62,7 +62,7 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stopped_at: datetime | None = None
 
 
-def parse_experiment(text: str, tenant: str, where: str = "the experiment file") -> Experiment:
+def parse_experiment(text: str | bytes, tenant: str, where: str = "the experiment file") -> Experiment:
     r"""An experiment from TOML text, checked as a whole.
 
     Weights may be left out (of all variants: equal shares). A metric's numerator may be left out when the name is one
@@ -70,7 +70,7 @@ def parse_experiment(text: str, tenant: str, where: str = "the experiment file")
     are guardrails, the others drivers, unless the file says otherwise.
 
     Args:
-        text: The file's content.
+        text: The file's content; bytes are read as UTF-8.
         tenant: Whose experiment it is; a `tenant` in the file has to be the same.
         where: The file's name, for messages.
 
@@ -82,7 +82,10 @@ def parse_experiment(text: str, tenant: str, where: str = "the experiment file")
     [0.5, 0.5]
     """
     try:
-        read = msgspec.convert(tomllib.loads(text), _ExperimentText)
+        plain = text if isinstance(text, str) else text.decode("utf-8")
+        read = msgspec.convert(tomllib.loads(plain), _ExperimentText)
+    except UnicodeDecodeError as error:
+        raise BadSettings(f"{where} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"{where} is not valid TOML: {error}.") from None
     except msgspec.ValidationError as error:

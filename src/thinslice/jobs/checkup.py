@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shlex
 import shutil
 import stat
 import time
@@ -94,10 +95,10 @@ def check_up(workspace: Workspace, now: datetime) -> list[Finding]:
 def check_settings(patient: Patient) -> Finding:
     """The file is there, holds together and names a tenant."""
     if patient.settings is None:
-        advice = f"thinslice init --workspace {patient.workspace.root}"
+        advice = f"thinslice init --workspace {shlex.quote(str(patient.workspace.root))}"
         return Finding(name="settings", status="problem", message=patient.why_no_settings, advice=advice)
     if not patient.tenants:
-        advice = f"thinslice init --workspace {patient.workspace.root} --tenant shop"
+        advice = f"thinslice init --workspace {shlex.quote(str(patient.workspace.root))} --tenant shop"
         return Finding(name="settings", status="problem", message="no tenant is named.", advice=advice)
     return Finding(name="settings", status="ok", message=f"tenants: {listed(patient.tenants)}.")
 
@@ -114,7 +115,8 @@ def check_keys(patient: Patient) -> Finding:
     if without or not keys:
         return Finding(
             name="keys", status="problem", message=f"no publishable or no secret key: {listed(without) or 'nobody'}.",
-            advice="`thinslice init --tenant NAME` makes a tenant with its keys.",
+            advice=f"thinslice init --tenant {without[0]} --new-keys" if without
+            else "`thinslice init --tenant NAME` makes a tenant with its keys.",
         )  # fmt: skip
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         return Finding(
@@ -268,7 +270,7 @@ def check_service(patient: Patient) -> Finding:
     if service is None:
         return Finding(
             name="service", status="look", message="no service runs here.",
-            advice=f"thinslice serve --workspace {patient.workspace.root}",
+            advice=f"thinslice serve --workspace {shlex.quote(str(patient.workspace.root))}",
         )  # fmt: skip
     status, said = ask(service["url"], "/readyz")
     if status != 200:

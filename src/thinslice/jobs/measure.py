@@ -50,7 +50,7 @@ def read_experiment(workspace: Workspace, tenant: str, name: str) -> Experiment:
         known = ", ".join(of.stem for of in sorted(path.parent.glob("*.toml"))) or "none"
         hint = "`thinslice experiment start FILE` starts one."
         raise UnknownName(f"tenant {tenant!r} has no experiment {name!r} (there is: {known}).", hint=hint)
-    return parse_experiment(path.read_text(encoding="utf-8"), tenant, str(path))
+    return parse_experiment(path.read_bytes(), tenant, str(path))
 
 
 def list_experiments(workspace: Workspace, tenant: str | None = None) -> list[Experiment]:

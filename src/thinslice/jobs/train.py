@@ -212,7 +212,7 @@ def isolating(workspace: Workspace, tenant: str) -> list[Experiment]:
     """The running experiments whose variants learn apart, oldest start first."""
     found = []
     for path in sorted((workspace.experiments / tenant).glob("*.toml")):
-        experiment = parse_experiment(path.read_text(encoding="utf-8"), tenant, where=path.name)
+        experiment = parse_experiment(path.read_bytes(), tenant, where=path.name)
         if is_running(experiment) and experiment.training == "isolated":
             found.append(experiment)
     return sorted(found, key=lambda each: (each.started_at or datetime.min.replace(tzinfo=UTC), each.name))
