@@ -127,3 +127,18 @@ def test_broken_settings_are_named_with_their_place(tmp_path):
     finding = check_up(Workspace(tmp_path), NOW)[0]
     assert finding.status == "problem"
     assert "serve.port" in finding.message
+
+
+def test_an_experiment_file_that_stops_the_training_is_named(half):
+    folder = half.experiments / "shop"
+    folder.mkdir(parents=True)
+    (folder / "a.toml").write_text(
+        'name = "a"\nstarted_at = 2026-01-01T00:00:00Z\n'
+        'variants = [{name = "x", policy = "popular"}, {name = "y", policy = "newest"}]\n', encoding="utf-8"
+    )  # fmt: skip
+    assert doctor(half)[1]["experiments"]["message"] == "1 running."
+    (folder / "b.toml").write_bytes(b"\xff")
+    status, findings = doctor(half)
+    assert status == "problem"
+    assert "b.toml is no text in UTF-8" in findings["experiments"]["message"]
+    assert "not trained" in findings["experiments"]["advice"]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from thinslice.errors import BadInput, ThinsliceError
+from thinslice.experiments import is_running, parse_experiment
 from thinslice.jobs.compact import log_bytes
 from thinslice.jobs.train import last_training, rows_of
 from thinslice.settings import Settings, Workspace, read_settings
@@ -87,7 +88,7 @@ def check_up(workspace: Workspace, now: datetime) -> list[Finding]:
         try:
             findings.append(check(patient))
         except (ThinsliceError, OSError, ValueError) as error:
-            advice = "Restore it from a backup, or read docs/how-to for repairs."
+            advice = "Restore what the message names from a backup."
             findings.append(Finding(name=name, status="problem", message=f"could not be read: {error}", advice=advice))
     return findings
 
@@ -390,6 +391,26 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
+def check_experiments(patient: Patient) -> Finding:
+    """Every experiment's file can be read; one that cannot stops the training of its tenant."""
+    running, broken = 0, []
+    for path in sorted(patient.workspace.experiments.glob("*/*.toml")):
+        try:
+            running += is_running(parse_experiment(path.read_bytes(), path.parent.name, where=str(path)))
+        except BadInput as error:
+            broken.append(str(error))
+    if broken:
+        more = f" (and {len(broken) - 1:,} more)" if len(broken) > 1 else ""
+        return Finding(
+            name="experiments",
+            status="problem",
+            message=f"{broken[0]}{more}",
+            advice="Repair the file or move it away: until then its tenant is not trained.",
+        )
+    message = f"{running:,} running." if running else "none is running."
+    return Finding(name="experiments", status="ok", message=message)
+
+
 CHECKS: dict[str, Check] = {
     "settings": check_settings,
     "keys": check_keys,
@@ -397,6 +418,7 @@ CHECKS: dict[str, Check] = {
     "events": check_events,
     "unjoined": check_joins,
     "model": check_model,
+    "experiments": check_experiments,
     "freshness": check_freshness,
     "backlog": check_backlog,
     "service": check_service,

@@ -266,7 +266,7 @@ class SegmentWriter:
 
 def _as_store_error(error: OSError, path: Path) -> StoreError:
     if error.errno in _FULL:
-        return LogFull(f"the disk of {path.parent} is full.", hint="Free some space; then send again.")
+        return LogFull("the disk is full.", hint="Free some space; then send again.")
     return StoreError(f"cannot write {path.name}: {error.strerror}.")
 
 
