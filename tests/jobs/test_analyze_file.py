@@ -269,6 +269,11 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         analyze_file(broken, ask(), NOW)
     with pytest.raises(BadInput, match="neither Parquet nor CSV"):
         analyze_file(Path(__file__), ask(), NOW)
+    bare = tmp_path / "bare.csv"
+    for content in ("", "user,arm,money\n"):
+        bare.write_text(content, encoding="utf-8")
+        with pytest.raises(BadInput, match=r"bare\.csv has no rows"):
+            analyze_file(bare, ask(), NOW)
     one = {"user": range(10), "arm": ["a"] * 10, "money": range(10)}
     with pytest.raises(BadInput, match="only one variant"):
         analyze_file(write(tmp_path, one), ask(), NOW)

@@ -330,3 +330,13 @@ def test_a_reader_is_not_disturbed_by_a_writer(lake):
         lake.append("events", [event(2)])
         lake.maintain()
         assert connection.sql("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("name", ["my shop", "Möbel", "it's #1?*", "events"])
+def test_a_lake_lies_in_a_folder_of_any_name(tmp_path, name):
+    lake = Lake(tmp_path / name / "lake")
+    assert lake.add("events", [event(1)]).kept == 1
+    assert lake.add("events", [event(1), event(2)]).kept == 1
+    reopened = Lake(tmp_path / name / "lake")
+    assert rows(reopened, "SELECT count(*) AS n FROM events") == [{"n": 2}]
+    assert reopened.scan("events").num_rows == 2

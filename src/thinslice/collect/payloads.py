@@ -572,7 +572,7 @@ def moment(sent: datetime | int | float, field: str) -> datetime:
         return datetime.fromtimestamp(sent / 1000.0 if abs(sent) >= 1e11 else sent, UTC)
     except (OverflowError, ValueError, OSError):
         raise BadRecord(
-            "bad_time", f"{field} {_shown(sent)} is no time", field=field,
+            "bad_time", f"{field} {sent if isinstance(sent, datetime) else _shown(sent)} is no time", field=field,
             hint="send ISO 8601 with a time zone, 2026-01-31T12:00:00Z, or unix seconds.",
         ) from None  # fmt: skip
 

@@ -84,6 +84,8 @@ class _File:
         self.database, self.path, self.ask = database, path, ask
         self.types = {row["column_name"]: row["column_type"] for row in rows_of(database, "DESCRIBE source")}
         self.types.pop(LINE)
+        if not rows_of(database, "SELECT 1 FROM source LIMIT 1"):
+            raise BadInput(f"{path.name} has no rows.")
         self.metrics = [_parse_metric(entry, set(self.types)) for entry in ask.metrics]
         self.margins = _parse_margins(ask.margins, [metric.name for metric in self.metrics])
         for column in (ask.unit, ask.variant, ask.segment, ask.day, ask.cluster):

@@ -374,7 +374,7 @@ class Lake:
     def _view(self, table: str, spec: Table, tenant: str | None, version: int | None) -> str:
         delta = self._table(table) if version is None else self._at(table, version)
         schema = arrow_schema(spec.record)
-        files = delta.file_uris() if delta is not None else []
+        files = self._files(table, delta) if delta is not None else []
         if delta is None or not files:
             nothing = ", ".join(f'NULL::{sql_type(field.type)} AS "{field.name}"' for field in schema)
             return f"SELECT {nothing} WHERE false"
@@ -390,6 +390,11 @@ class Lake:
             key = ", ".join(spec.key)
             text += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {spec.order}) = 1"
         return text
+
+    def _files(self, table: str, delta: DeltaTable) -> list[str]:
+        """The table's files as paths of this machine (its own list has them as addresses: `my%20shop`)."""
+        folder = self.root / table
+        return [str(folder / address.rpartition(f"/{table}/")[2]) for address in delta.file_uris()]
 
     def _unknown(
         self, table: str, spec: Table, rows: Sequence[msgspec.Struct], window: timedelta | None
@@ -443,7 +448,7 @@ class Lake:
         """Runs a query over the view `found`: the table's rows that have one of the keys."""
         schema = arrow_schema(spec.record)
         delta = self._table(table)
-        files = delta.file_uris() if delta is not None and keys else []
+        files = self._files(table, delta) if delta is not None and keys else []
         connection = _duckdb(self.root, threads=1, memory_mb=512)
         try:
             if not files:
@@ -549,7 +554,8 @@ def _duckdb(root: Path, *, threads: int, memory_mb: int) -> duckdb.DuckDBPyConne
 
 
 def _files_sql(files: Sequence[str]) -> str:
-    names = ", ".join("'" + name.removeprefix("file://").replace("'", "''") + "'" for name in files)
+    plain = (re.sub(r"([*?\[])", r"[\1]", name).replace("'", "''") for name in files)
+    names = ", ".join(f"'{name}'" for name in plain)
     return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
 
 
