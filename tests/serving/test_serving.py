@@ -139,6 +139,12 @@ def test_an_untrained_shop_serves_its_catalog(service):
     assert [item.source for item in answer.items] == ["catalog", "catalog"]
 
 
+def test_a_shop_of_one_thing_shows_it_even_to_who_bought_it(service):
+    service.items("a")
+    service.send({"event_id": "1", "visitor_id": "v", "item_id": "a", "name": "purchase", "order_id": "o"})
+    assert shown(service.ask(visitor_id="v", item_id="a")) == ["a"]
+
+
 def test_without_consent_nothing_is_stored_and_the_slate_works_from_the_request(service):
     service.train(WORLD)
     result = service.send({"event_id": "1", "visitor_id": "v", "item_id": "e"}, key=BROWSER)

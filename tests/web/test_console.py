@@ -141,3 +141,18 @@ def test_the_live_page_shows_events_as_they_come(worker, console):
 def test_a_long_login_form_is_refused(worker):
     headers = {"Origin": f"http://127.0.0.1:{worker.port}", "Content-Type": "application/x-www-form-urlencoded"}
     assert worker.ask("POST", "/console/login", b"key=" + b"x" * 5000, headers=headers).status == 413
+
+
+def test_the_bare_address_leads_to_the_console(worker):
+    answer = worker.ask("GET", "/")
+    assert (answer.status, answer.headers["location"]) == (303, "/console/live")
+
+
+def test_an_experiment_file_that_is_no_text_breaks_no_page(worker, console):
+    path = worker.workspace.experiments / "shop" / "broken.toml"
+    path.write_bytes(b'name = "broken"\n\xff\xfe')
+    try:
+        assert console("/console/experiments").status == 200
+        assert console("/console/experiments/broken").status == 404
+    finally:
+        path.unlink()

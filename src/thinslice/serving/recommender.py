@@ -242,16 +242,22 @@ class Recommender:
     ) -> Slate:
         models = rung_models(bundle, policy_name, policy)
         place = (tenant, request.placement, f"{slot}/{policy_name}")
-        slate = climb(
-            items,
-            request.k,
-            rungs=[Rung(model, catalog.availability(model)) for model in models],
-            catalog=catalog.in_order(),
-            last_good=(item for item in self._last_good.get(place, ()) if catalog.may_show(item.item_id)),
-            without=without,
-            title=catalog.title,
-            failed=self._failed,
-        )
+
+        def fill(without: set[str]) -> Slate:
+            return climb(
+                items,
+                request.k,
+                rungs=[Rung(model, catalog.availability(model)) for model in models],
+                catalog=catalog.in_order(),
+                last_good=(item for item in self._last_good.get(place, ()) if catalog.may_show(item.item_id)),
+                without=without,
+                title=catalog.title,
+                failed=self._failed,
+            )
+
+        slate = fill(without)
+        if not slate.items and without:
+            slate = fill(set())  # a shop so small that all of it is bought or on this page: better that than nothing
         if slate.items and slate.items[0].source != "last-good":
             if len(self._last_good) >= ALTERNATES and place not in self._last_good:
                 self._last_good.pop(next(iter(self._last_good)))

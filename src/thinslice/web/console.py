@@ -54,6 +54,7 @@ def routes(context: Context) -> list[Route]:
     pages = Console(context)
     read = ["GET"]
     return [
+        Route("/", pages.home, methods=read),
         Route("/console", pages.home, methods=read),
         Route("/console/", pages.home, methods=read),
         Route("/console/login", pages.login, methods=["GET", "POST"]),
@@ -219,7 +220,7 @@ class Console:
             return None
         path = self._context.workspace.experiments / tenant / f"{name}.toml"
         try:
-            return parse_experiment(path.read_text(encoding="utf-8"), tenant, str(path))
+            return parse_experiment(path.read_bytes(), tenant, str(path))
         except BadSettings:
             return None
 
