@@ -2,14 +2,13 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from thinslice.errors import NotReady
-from thinslice.process.bond import die_with
+from thinslice.process.bond import die_with, stand_back
 from thinslice.settings import Workspace
 
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
     die_with(options.parent)
-    os.nice(19 - os.nice(0))
+    stand_back()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s training %(levelname)s %(message)s")
     from thinslice.jobs.train import train  # only after the bond: this takes a second
 

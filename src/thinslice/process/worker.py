@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         date_header=False,
         timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=30,
