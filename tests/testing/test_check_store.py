@@ -6,7 +6,8 @@ import pytest
 from thinslice.records import Item
 from thinslice.store.artifacts import MemoryArtifacts
 from thinslice.store.live import MemoryLive
-from thinslice.testing.check_store import check_artifacts, check_intake_log, check_live_store
+from thinslice.store.log import SegmentWriter, read_frames, segments
+from thinslice.testing.check_store import check_artifacts, check_intake_log, check_live_store, check_store
 
 
 class Forgetful(MemoryLive):
@@ -88,3 +89,18 @@ def test_a_log_that_loses_a_frame_is_named():
     frames = []
     with pytest.raises(AssertionError, match="broken promise"):
         check_intake_log(lambda: ListLog(frames, lost=20), lambda: frames)
+
+
+def test_a_store_is_checked_by_the_promise_that_it_makes(tmp_path):
+    def frames():
+        return [(kind, payload) for path in segments(tmp_path) for kind, payload, _ in read_frames(path)]
+
+    check_store(MemoryLive)
+    check_store(MemoryArtifacts)
+    check_store(lambda: SegmentWriter(tmp_path, "w"), read=frames)
+    with pytest.raises(AssertionError, match="broken promise: edit"):
+        check_store(Forgetful)
+    with pytest.raises(AssertionError, match="checked with `read`"):
+        check_store(lambda: SegmentWriter(tmp_path, "x"))
+    with pytest.raises(AssertionError, match="dict is a live store, an intake log or an artifact store"):
+        check_store(dict)

@@ -3,13 +3,42 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
 from thinslice.errors import UnknownName
 from thinslice.records import SESSION_GAP_S, Artifacts, IntakeLog, Item, LiveSession, LiveStore
 
-__all__ = ["check_artifacts", "check_intake_log", "check_live_store"]
+__all__ = ["check_artifacts", "check_intake_log", "check_live_store", "check_store"]
+
+
+def check_store(make: Callable[[], Any], *, read: Callable[[], Sequence[tuple[int, bytes]]] | None = None) -> None:
+    """Checks a store by the promise that it makes: a live store, an intake log or an artifact store.
+
+    Args:
+        make: Returns an empty store each time; an intake log is opened again where it was.
+        read: For an intake log: kind and payload of every readable frame.
+
+    Raises:
+        AssertionError: A promise is broken, or it is none of the three; the message says which.
+
+    >>> from thinslice.store.artifacts import MemoryArtifacts
+    >>> check_store(MemoryArtifacts)
+    """
+    probe = make()
+    names = [name for name in ("item_changes", "flush", "promote") if hasattr(probe, name)]
+    _expect(len(names) == 1, f"{type(probe).__name__} is a live store, an intake log or an artifact store")
+    if names == ["promote"]:
+        check_artifacts(make)
+        return
+    probe.close()
+    if names == ["item_changes"]:
+        check_live_store(make)
+        return
+    if read is None:
+        raise AssertionError("an intake log is checked with `read`, which returns its readable frames")
+    check_intake_log(make, read)
 
 
 def check_live_store(make: Callable[[], LiveStore]) -> None:
