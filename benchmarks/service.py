@@ -25,6 +25,7 @@ from benchmarks.load import Outcome, closed, poisson, post, run
 from benchmarks.machine import describe
 from thinslice.records import LiveSession
 from thinslice.settings import Workspace
+from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.live import LiveDB
 
 PROGRAM = str(Path(sys.executable).parent / "thinslice")
@@ -239,7 +240,10 @@ def main() -> None:
         keys = prepare(folder)
         print(f"prepared in {time.perf_counter() - begin:.0f} s", flush=True)
         with service(folder, options.workers) as port:
+            models = FileArtifacts(Workspace(folder).models)
+            before = models.generation("shop")
             show("slates, Poisson", slates(port, keys["secret"], options.rate, options.seconds).row())
+            print("models published meanwhile:", models.generation("shop") - before, flush=True)
             print("memory of the tree:", f"{tree_megabytes():.0f} MB", flush=True)
             row = events(port, keys["secret"], 15).row()
             show("events, batches of 10", {**row, "events_per_s": row["per_s"] * 10})
