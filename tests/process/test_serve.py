@@ -98,7 +98,13 @@ def shop(tmp_path_factory):
 def test_serve_trains_what_was_imported_and_a_click_changes_the_very_next_slate_on_any_worker(shop):
     wait_for(lambda: shop.slate(visitor_id="x")[1]["model_version"] != "untrained", 60)
     items = [item["item_id"] for item in shop.slate(visitor_id="someone")[1]["items"]]
-    wait_for(lambda: {shop.slate(items=items[:1])[1]["items"][0]["source"] for _ in range(20)} == {"session-knn"}, 60)
+
+    def both_are_warm():
+        answers = [shop.slate(items=items[:1]) for _ in range(20)]
+        warm = {worker for worker, slate in answers if slate["items"][0]["source"] == "session-knn"}
+        return len(warm) == 2 and warm == {worker for worker, _ in answers}
+
+    wait_for(both_are_warm, 60)
     workers = set()
     for number in range(40):
         visitor = f"clicker-{number}"

@@ -221,8 +221,16 @@ class Intake:
         newest.extend(_row(event) for event in events[-20:])
         if not 0 <= at - self._noted_at.get(tenant, float("-inf")) < NOTE_S:
             self._noted_at[tenant] = at
-            self._note(tenant, list(newest))
-            newest.clear()
+            self.note_waiting()
+
+    def note_waiting(self) -> None:
+        """Notes the newest events that still wait for it; called about once a second, so that the last ones show too."""
+        if self._note is None:
+            return
+        for tenant, newest in self._newest.items():
+            if newest:
+                self._note(tenant, list(newest))
+                newest.clear()
 
 
 class LogExposures:

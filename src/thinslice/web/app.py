@@ -63,6 +63,7 @@ async def count(context: Context) -> None:
     """Writes this worker's counters about once a second, for as long as it runs."""
     while True:
         context.counters.write()
+        context.intake.note_waiting()
         await asyncio.sleep(COUNT_EVERY_S)
 
 
