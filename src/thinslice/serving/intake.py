@@ -224,7 +224,7 @@ class Intake:
             self.note_waiting()
 
     def note_waiting(self) -> None:
-        """Notes the newest events that still wait for it; called about once a second, so that the last ones show too."""
+        """Notes the newest events that still wait for it; called about once a second, so that the last show too."""
         if self._note is None:
             return
         for tenant, newest in self._newest.items():
