@@ -40,10 +40,19 @@ class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A recipe from session to slate: a model's name and its settings; `none` shows nothing."""
+    """A recipe from session to slate: a model's name and its settings; `none` shows nothing.
+
+    `explore` names how it tries what it does not know yet (`none`, `epsilon-slot`, `position-thompson`,
+    `cascade-thompson`, `linear-thompson`), with its settings in `exploration`; `diversity` is a dial from 0 (the
+    ranking as it is) to 1; `objectives` weighs predicted actions (purchase = 1.0, report = -5.0); empty: clicks.
+    """
 
     model: str = "session-knn"
     settings: dict[str, float | int | str | bool] = {}
+    explore: str = "none"
+    exploration: dict[str, float | int | str | bool] = {}
+    diversity: float = 0.0
+    objectives: dict[str, float] = {}
 
 
 class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

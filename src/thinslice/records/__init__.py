@@ -5,6 +5,7 @@ from thinslice.records.experiment import Check, Decision, Experiment, Metric, Me
 from thinslice.records.item import STATUSES, Edge, Item, User
 from thinslice.records.order import Order, OrderLine
 from thinslice.records.protocols import (
+    ACTIONS,
     Arrays,
     Artifacts,
     IntakeLog,
@@ -25,7 +26,7 @@ from thinslice.records.recommendation import (
 from thinslice.records.session import LIVE_ITEMS, SESSION_GAP_S, LiveSession, Session
 
 __all__ = [
-    "CONSENTS", "EVENT_NAMES", "LIVE_ITEMS", "SESSION_GAP_S", "STATUSES", "Arrays", "Artifacts", "Check", "Decision",
+    "ACTIONS", "CONSENTS", "EVENT_NAMES", "LIVE_ITEMS", "SESSION_GAP_S", "STATUSES", "Arrays", "Artifacts", "Check", "Decision",
     "Edge", "Event", "Experiment", "ExperimentExposure", "Exposure", "IntakeLog", "Interactions", "Item",
     "LiveSession", "LiveStore", "Metric", "MetricResult", "Model", "Order", "OrderLine", "Quarantined", "Reason",
     "Recommendation", "RecommendationRequest", "Report", "ScoredItems", "Session", "SlateItem", "User", "Variant",

@@ -13,6 +13,10 @@ Arrays = dict[str, NDArray[Any]]
 """What a model is made of on disk: names to arrays, no objects inside."""
 
 
+ACTIONS = ("view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "refund", "report", "hide")
+"""What a click of `Interactions.action` may be, the weakest interest first and the refusals last."""
+
+
 class Interactions(NamedTuple):
     """What a model learns from: clicks grouped by session, sessions oldest first by the time of their last click.
 
@@ -22,6 +26,9 @@ class Interactions(NamedTuple):
         time: Shape (clicks,), float64, unix seconds; an order index when `order_only`.
         item_ids: The vocabulary, one text id a code.
         order_only: True when `time` only tells the order, so that decays count positions instead of seconds.
+        action: Shape (clicks,), uint8, codes into `records.ACTIONS`; None when every click is a view.
+        user: Shape (sessions,), int32, codes into `user_ids`, -1 for anonymous sessions; None when nobody is known.
+        user_ids: The known users, one text id a code.
     """
 
     session_ptr: NDArray[np.int64]
@@ -29,6 +36,9 @@ class Interactions(NamedTuple):
     time: NDArray[np.float64]
     item_ids: list[str]
     order_only: bool = False
+    action: NDArray[np.uint8] | None = None
+    user: NDArray[np.int32] | None = None
+    user_ids: Sequence[str] = ()
 
 
 class ScoredItems(NamedTuple):
@@ -52,7 +62,8 @@ class Model(Protocol):
     """A recommender: arrays in, ranked items out; knows nothing of tenants, experiments, rules or disks.
 
     Every model class also has a classmethod `fit(interactions, items, *, rng, **settings) -> Model` and a classmethod
-    `from_arrays(arrays) -> Model`. `allowed` is a boolean mask over `item_ids`; None allows all.
+    `from_arrays(arrays) -> Model`. `allowed` is a boolean mask over `item_ids`; None allows all. A model that also knows
+    users has the attribute `knows_users = True`, and its `recommend` and `explain` take `user_id` as a keyword.
     """
 
     name: str
