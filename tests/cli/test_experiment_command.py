@@ -77,6 +77,39 @@ def test_only_one_experiment_isolates_training_on_a_placement(run, definition, t
     run("experiment", "start", str(second))
 
 
+@pytest.fixture
+def broken(run, definition, tmp_path):
+    """A running experiment beside one whose file breaks off in the middle."""
+    run("experiment", "start", str(definition))
+    path = tmp_path / "w" / "experiments" / "shop" / "half.toml"
+    path.write_text('name = "half"\nvariants = [', encoding="utf-8")
+    return path
+
+
+def test_a_broken_experiment_file_is_named_and_hides_no_other(run, broken, tmp_path):
+    got = CliRunner().invoke(program, ["experiment", "list", "--json", "--workspace", str(tmp_path / "w")])
+    assert got.exit_code == 0
+    rows = json.loads(got.stdout)
+    assert [(row["name"], row["status"]) for row in rows] == [("half", "broken"), ("ranker", "running")]
+    assert rows[0]["file"] == str(broken)
+    assert f"{broken} is not valid TOML" in rows[0]["error"]
+    assert got.stderr.startswith(f"Warning: {broken} is not valid TOML")
+    text = run("experiment", "list")
+    assert "half" in text
+    assert "ranker" in text
+    assert "EXTEND" in run("experiment", "report", "ranker")
+    assert "is not valid TOML" in run("experiment", "report", "half", code=2)
+
+
+def test_beside_a_broken_file_none_may_isolate_since_nobody_knows_what_that_one_does(run, broken, tmp_path):
+    run("experiment", "stop", "ranker")
+    second = tmp_path / "second.toml"
+    second.write_text(FILE.replace("ranker", "second"), encoding="utf-8")
+    assert "cannot be told whether it isolates" in run("experiment", "start", str(second), code=2)
+    second.write_text(FILE.replace("ranker", "second") + 'training = "shared"\n', encoding="utf-8")
+    run("experiment", "start", str(second))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -148,11 +148,15 @@ def test_the_bare_address_leads_to_the_console(worker):
     assert (answer.status, answer.headers["location"]) == (303, "/console/live")
 
 
-def test_an_experiment_file_that_is_no_text_breaks_no_page(worker, console):
+def test_an_experiment_file_that_is_no_text_is_named_beside_the_others(worker, console):
     path = worker.workspace.experiments / "shop" / "broken.toml"
     path.write_bytes(b'name = "broken"\n\xff\xfe')
     try:
-        assert console("/console/experiments").status == 200
-        assert console("/console/experiments/broken").status == 404
+        pages = [console("/console/experiments"), console("/console/experiments/broken")]
     finally:
         path.unlink()
+    assert [page.status for page in pages] == [200, 404]
+    assert "/console/experiments/ranker" in pages[0].body.decode()
+    for page in pages:
+        assert "shop/broken.toml is no text in UTF-8" in page.body.decode()
+        assert str(worker.workspace.root) not in page.body.decode()

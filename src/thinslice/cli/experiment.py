@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from thinslice.cli.workspace import json_option, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
+
+if TYPE_CHECKING:
+    from thinslice.serving.experiments import BrokenExperiment
 
 
 @click.group("experiment", short_help="Start, stop, report and list experiments; analyze a file.")
@@ -79,13 +82,17 @@ def report(name: str, tenant: str | None, workspace: Workspace, as_json: bool) -
 @workspace_option
 @json_option
 def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
-    """List the experiments of a tenant, or of all."""
-    from thinslice.jobs.measure import list_experiments
+    """List the experiments of a tenant, or of all; a file that cannot be read is named and hides no other."""
+    from thinslice.serving.experiments import read_experiments
 
     settings = read_settings(workspace)
     if tenant is not None:
         settings.tenant(tenant)
-    rows = [_row(experiment) for experiment in list_experiments(workspace, tenant)]
+    found, broken = read_experiments(workspace.experiments, tenant)
+    rows = [_row(experiment) for experiment in found] + [_broken_row(each) for each in broken]
+    rows.sort(key=lambda row: (row["tenant"], row["name"]))
+    for each in broken:
+        click.echo(f"Warning: {each.reason}", err=True)
     if as_json:
         print_json(rows)
         return
@@ -138,7 +145,8 @@ def start_experiment(workspace: Workspace, tenant: str, text: str | bytes, where
     import msgspec
 
     from thinslice.experiments import dump_experiment, is_running, parse_experiment
-    from thinslice.jobs.measure import experiment_file, list_experiments
+    from thinslice.jobs.measure import experiment_file
+    from thinslice.serving.experiments import read_experiments
     from thinslice.settings import BUILT_IN_POLICIES
 
     known = {**BUILT_IN_POLICIES, **read_settings(workspace).tenant(tenant).policies}
@@ -147,10 +155,18 @@ def start_experiment(workspace: Workspace, tenant: str, text: str | bytes, where
         if variant.policy not in known:
             raise BadInput(f"{where}: there is no policy {variant.policy!r} (there is: {', '.join(sorted(known))}).")
     path = experiment_file(workspace, tenant, experiment.name)
-    others = [other for other in list_experiments(workspace, tenant) if other.name != experiment.name]
+    others, broken = read_experiments(workspace.experiments, tenant)
     if path.is_file() and parse_experiment(path.read_bytes(), tenant, str(path)).started_at is not None:
         raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
+    if broken and experiment.training == "isolated":
+        raise BadInput(
+            f"{broken[0].reason} So it cannot be told whether it isolates training on placement "
+            f"{experiment.placement!r} too.",
+            hint='Repair that file or move it away, or set training = "shared".',
+        )
     for other in others:
+        if other.name == experiment.name:
+            continue
         same_place = "*" in (other.placement, experiment.placement) or other.placement == experiment.placement
         if is_running(other) and same_place and "isolated" == other.training == experiment.training:
             raise BadInput(
@@ -212,6 +228,14 @@ def _row(experiment: Experiment) -> dict[str, Any]:
         "name": experiment.name, "tenant": experiment.tenant, "status": status, "control": experiment.control_name,
         "variants": [variant.name for variant in experiment.variants],
         **{name: None if at is None else at.isoformat() for name, at in times.items()},
+    }  # fmt: skip
+
+
+def _broken_row(broken: "BrokenExperiment") -> dict[str, Any]:
+    nothing = dict.fromkeys(("control", "started_at", "ends_at", "stopped_at"))
+    return {
+        "name": broken.name, "tenant": broken.tenant, "status": "broken", **nothing, "variants": [],
+        "file": broken.file, "error": broken.reason,
     }  # fmt: skip
 
 

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from thinslice.errors import BadInput, ThinsliceError
-from thinslice.experiments import is_running, parse_experiment
+from thinslice.experiments import is_running
 from thinslice.jobs.compact import log_bytes
 from thinslice.jobs.train import last_training, rows_of
+from thinslice.serving.experiments import read_experiments
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.keys import Keys
@@ -393,20 +394,16 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 def check_experiments(patient: Patient) -> Finding:
     """Every experiment's file can be read; one that cannot stops the training of its tenant."""
-    running, broken = 0, []
-    for path in sorted(patient.workspace.experiments.glob("*/*.toml")):
-        try:
-            running += is_running(parse_experiment(path.read_bytes(), path.parent.name, where=str(path)))
-        except BadInput as error:
-            broken.append(str(error))
+    found, broken = read_experiments(patient.workspace.experiments)
     if broken:
         more = f" (and {len(broken) - 1:,} more)" if len(broken) > 1 else ""
         return Finding(
             name="experiments",
             status="problem",
-            message=f"{broken[0]}{more}",
+            message=f"{broken[0].reason}{more}",
             advice="Repair the file or move it away: until then its tenant is not trained.",
         )
+    running = sum(map(is_running, found))
     message = f"{running:,} running." if running else "none is running."
     return Finding(name="experiments", status="ok", message=message)
 

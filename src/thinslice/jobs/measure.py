@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from thinslice.errors import BadInput, ThinsliceError, UnknownName
-from thinslice.experiments import parse_experiment
 from thinslice.experiments.analyze import report, report_json
 from thinslice.experiments.checks import check_all
 from thinslice.experiments.evidence import WEIGHT, Evidence, metric_columns, planned_shares
 from thinslice.metrics import DEFAULT_METRICS, UNIT_COLUMNS, acts_sql, units_sql
 from thinslice.metrics.statistics import Database, cumulative_moments, moments_by_variant, rows_of
 from thinslice.records import Experiment, Report
+from thinslice.serving.experiments import read_experiment_file
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
 
@@ -50,14 +50,7 @@ def read_experiment(workspace: Workspace, tenant: str, name: str) -> Experiment:
         known = ", ".join(of.stem for of in sorted(path.parent.glob("*.toml"))) or "none"
         hint = "`thinslice experiment start FILE` starts one."
         raise UnknownName(f"tenant {tenant!r} has no experiment {name!r} (there is: {known}).", hint=hint)
-    return parse_experiment(path.read_bytes(), tenant, str(path))
-
-
-def list_experiments(workspace: Workspace, tenant: str | None = None) -> list[Experiment]:
-    """Every experiment of one tenant or of all, by tenant and name."""
-    pattern = f"{tenant}/*.toml" if tenant else "*/*.toml"
-    paths = sorted(workspace.experiments.glob(pattern))
-    return [read_experiment(workspace, path.parent.name, path.stem) for path in paths]
+    return read_experiment_file(path, tenant)
 
 
 def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Report:

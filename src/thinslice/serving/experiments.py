@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from thinslice.errors import BadSettings
+from thinslice.errors import BadInput, BadSettings
 from thinslice.experiments import assign, is_running, parse_experiment, unit_id_of
 from thinslice.records import Experiment, ExperimentExposure
 
@@ -12,6 +13,48 @@ REFRESH_S = 0.5
 """So often (seconds) the folder is looked at."""
 
 _log = logging.getLogger("thinslice.serving")
+
+
+class BrokenExperiment(NamedTuple):
+    """An experiment's file that cannot be read: whose it is, the name it would have, where it lies, and why not."""
+
+    tenant: str
+    name: str
+    file: str
+    reason: str
+
+
+def read_experiment_file(path: Path, tenant: str) -> Experiment:
+    """The experiment in one file.
+
+    Raises:
+        BadSettings: The file cannot be read or does not hold together; the message names it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be read: {error.strerror or error}.") from None
+    return parse_experiment(content, tenant, where=str(path))
+
+
+def read_experiments(folder: Path, tenant: str | None = None) -> tuple[list[Experiment], list[BrokenExperiment]]:
+    """The experiments of one tenant or of all, and the files that are none, each by tenant and name.
+
+    One broken file hides no other.
+
+    Args:
+        folder: `workspace.experiments`.
+        tenant: Whose; None is everybody's.
+    """
+    found: list[Experiment] = []
+    broken: list[BrokenExperiment] = []
+    for path in sorted(folder.glob(f"{tenant}/*.toml" if tenant else "*/*.toml")):
+        of = path.parent.name
+        try:
+            found.append(read_experiment_file(path, of))
+        except BadInput as error:
+            broken.append(BrokenExperiment(of, path.stem, str(path), str(error)))
+    return found, broken
 
 
 class ExperimentFiles:

@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from thinslice.errors import BadSettings, NotAllowed
-from thinslice.experiments.definition import parse_experiment
 from thinslice.metrics.built_in import DEFAULT_METRICS, unit_of
 from thinslice.records import Experiment, Report
+from thinslice.serving.experiments import read_experiment_file, read_experiments
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
@@ -180,19 +180,22 @@ class Console:
 
     async def experiments(self, _request: Request, visitor: Visitor) -> Response:
         """Every experiment of the tenant with what it says."""
-        rows = []
-        for path in sorted((self._context.workspace.experiments / visitor.tenant).glob("*.toml")):
-            found = self._experiment(visitor.tenant, path.stem)
-            if found is not None:
-                rows.append((found, self._report(visitor.tenant, path.stem)))
-        return self._show("experiments.html", visitor=visitor, here="experiments", rows=rows)
+        folder = self._context.workspace.experiments
+        found, broken = read_experiments(folder, visitor.tenant)
+        broken = [each._replace(reason=_without(folder, each.reason)) for each in broken]
+        rows = [(each, self._report(visitor.tenant, each.name)) for each in found]
+        return self._show("experiments.html", visitor=visitor, here="experiments", rows=rows, broken=broken)
 
     async def experiment(self, request: Request, visitor: Visitor) -> Response:
         """One experiment: decision, checks, effects, how the effect came about."""
         name = request.path_params["name"]
-        found = self._experiment(visitor.tenant, name)
+        why = ""
+        try:
+            found = self._experiment(visitor.tenant, name)
+        except BadSettings as error:
+            found, why = None, _without(self._context.workspace.experiments, str(error))
         if found is None:
-            return self._show("missing.html", 404, visitor=visitor, here="experiments", name=name)
+            return self._show("missing.html", 404, visitor=visitor, here="experiments", name=name, why=why)
         report = self._report(visitor.tenant, name)
         money = self._context.settings.tenant(visitor.tenant).currency
         return self._show(
@@ -218,11 +221,7 @@ class Console:
     def _experiment(self, tenant: str, name: str) -> Experiment | None:
         if self._report_file(tenant, name) is None:
             return None
-        path = self._context.workspace.experiments / tenant / f"{name}.toml"
-        try:
-            return parse_experiment(path.read_bytes(), tenant, str(path))
-        except BadSettings:
-            return None
+        return read_experiment_file(self._context.workspace.experiments / tenant / f"{name}.toml", tenant)
 
     def _report(self, tenant: str, name: str) -> Report | None:
         path = self._report_file(tenant, name)
@@ -231,6 +230,11 @@ class Console:
     def _show(self, template: str, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(f"console/{template}").render(**values)
         return HTMLResponse(html, status_code=status, headers=SECURITY)
+
+
+def _without(folder: Path, text: str) -> str:
+    """A message without where the workspace lies on this machine."""
+    return text.replace(f"{folder}/", "")
 
 
 def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any]:
