@@ -83,3 +83,23 @@ def test_columns_of_different_length_and_times_that_are_no_numbers_are_refused()
 @given(st.lists(st.text(max_size=12), unique=True, max_size=30))
 def test_a_vocabulary_reads_back_as_it_was_written(item_ids):
     assert list(Vocabulary.from_arrays(Vocabulary(item_ids).arrays())) == item_ids
+
+
+def test_a_session_belongs_to_the_last_user_that_was_named_in_it():
+    found = from_columns(
+        ["a", "a", "b", "c", "c"], [1, 2, 1, 1, 3], [1, 2, 3, 5, 4], order_only=True,
+        users=["ann", "", "", "ben", "ann"],
+    )  # fmt: skip
+    assert found.user is not None
+    assert [found.user_ids[code] if code >= 0 else None for code in found.user.tolist()] == ["ann", None, "ben"]
+    assert from_columns(["a"], [1], [1], users=[""]).user is None
+
+
+def test_actions_travel_with_their_clicks():
+    found = from_columns(["a", "a", "b"], [1, 2, 3], [2, 1, 3], actions=np.array([4, 0, 2], dtype=np.uint8))
+    assert found.action is not None
+    assert found.action.tolist() == [0, 4, 2]
+    with pytest.raises(BadInput, match="actions must be below 8, got 9"):
+        from_columns(["a"], [1], [1], actions=np.array([9], dtype=np.uint8))
+    with pytest.raises(BadInput, match="users must have 1 values, one a click, got 2"):
+        from_columns(["a"], [1], [1], users=["x", "y"])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
-from thinslice.records import Interactions
+from thinslice.records import ACTIONS, Interactions
 
 CLOCK_STARTS_S = 1e8
 """Times below this (March 1973 in unix seconds) are an order index: no shop kept a clock then."""
@@ -16,7 +16,13 @@ Column = Sequence[Any] | NDArray[Any]
 
 
 def from_columns(
-    session_ids: Column, item_ids: Column, times: Column, *, order_only: bool | None = None
+    session_ids: Column,
+    item_ids: Column,
+    times: Column,
+    *,
+    order_only: bool | None = None,
+    actions: NDArray[np.uint8] | None = None,
+    users: Column | None = None,
 ) -> Interactions:
     """Groups clicks by session, sessions oldest first by the time of their last click.
 
@@ -28,14 +34,21 @@ def from_columns(
         item_ids: Shape (clicks,), integers or texts.
         times: Shape (clicks,), unix seconds, or any number that grows with time when `order_only`.
         order_only: Whether `times` only tells the order; None finds out (see `is_order_index`).
+        actions: Shape (clicks,), codes into `records.ACTIONS`; None when every click is a view.
+        users: Shape (clicks,), texts, empty where the visitor was anonymous; a session belongs to the last one named.
 
     Raises:
-        BadInput: The columns are not equally long, or a time is not a finite number.
+        BadInput: The columns are not equally long, a time is not a finite number, or an action has no name.
     """
     time = np.asarray(times, dtype=np.float64)
     lengths = (len(session_ids), len(item_ids), len(time))
     if len(set(lengths)) != 1:
         raise BadInput(f"session_ids, item_ids and times must be equally long, got {lengths}.")
+    for name, column in (("actions", actions), ("users", users)):
+        if column is not None and len(column) != len(time):
+            raise BadInput(f"{name} must have {len(time)} values, one a click, got {len(column)}.")
+    if actions is not None and len(actions) and int(actions.max()) >= len(ACTIONS):
+        raise BadInput(f"actions must be below {len(ACTIONS)}, got {int(actions.max())}.")
     if not np.isfinite(time).all():
         raise BadInput(f"{int((~np.isfinite(time)).sum())} of {len(time)} times are not finite numbers.")
     session, session_count, _ = _codes(session_ids)
@@ -50,7 +63,34 @@ def from_columns(
     np.cumsum(np.bincount(session, minlength=session_count), out=session_ptr[1:])
     if order_only is None:
         order_only = is_order_index(time)
-    return Interactions(session_ptr, item[order].astype(np.int32), time[order], names, order_only)
+    user, user_ids = _users(users, session, order, session_count)
+    return Interactions(
+        session_ptr,
+        item[order].astype(np.int32),
+        time[order],
+        names,
+        order_only,
+        None if actions is None else np.asarray(actions, dtype=np.uint8)[order],
+        user,
+        user_ids,
+    )
+
+
+def _users(
+    users: Column | None, session: NDArray[np.int64], order: NDArray[np.int64], sessions: int
+) -> tuple[NDArray[np.int32] | None, list[str]]:
+    """The last user named in each session, -1 where none is, and their ids; None when nobody is known."""
+    if users is None:
+        return None, []
+    code, _, names = _codes(np.asarray(users, dtype=np.str_))
+    code = code - 1 if names[:1] == [""] else code
+    known = [name for name in names if name]
+    if not known:
+        return None, []
+    user = np.full(sessions, -1, dtype=np.int32)
+    named = order[code[order] >= 0]
+    user[session[named]] = code[named]  # of equal places the last one assigned stays
+    return user, known
 
 
 def is_order_index(times: NDArray[np.float64]) -> bool:
