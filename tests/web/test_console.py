@@ -5,11 +5,14 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from click.testing import CliRunner
 
+from thinslice.cli.program import program
 from thinslice.experiments import dump_experiment
 from thinslice.experiments.analyze import report_json
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.records import Check, Decision, Experiment, MetricResult, Report, Variant
+from thinslice.store.keys import Keys
 from thinslice.web.login import COOKIE, Visitor, issue_token, seal
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -141,6 +144,21 @@ def test_the_live_page_shows_events_as_they_come(worker, console):
 def test_a_long_login_form_is_refused(worker):
     headers = {"Origin": f"http://127.0.0.1:{worker.port}", "Content-Type": "application/x-www-form-urlencoded"}
     assert worker.ask("POST", "/console/login", b"key=" + b"x" * 5000, headers=headers).status == 413
+
+
+def test_a_revoked_key_opens_nothing_from_its_next_request_on_and_ends_its_login(worker):
+    keys = Keys(worker.workspace.keys_file)
+    key = keys.create("shop", "admin")
+    headers = {"Origin": f"http://127.0.0.1:{worker.port}", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = worker.ask("POST", "/console/login", f"key={key}".encode(), headers=headers)
+    cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+    assert worker.ask("GET", "/console/live", headers=cookie).status == 200
+    place = ["--workspace", str(worker.workspace.root)]
+    assert CliRunner().invoke(program, ["keys", "revoke", key[:12], *place]).exit_code == 0
+    assert worker.ask("GET", "/console/live", headers=cookie).status == 303
+    assert worker.ask("POST", "/console/login", f"key={key}".encode(), headers=headers).status == 403
+    refused = worker.ask("POST", "/v1/events", [{"name": "share"}], key=key)
+    assert (refused.status, refused.json["error"]["code"]) == (401, "revoked_key")
 
 
 def test_the_bare_address_leads_to_the_console(worker):

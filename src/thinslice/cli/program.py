@@ -17,6 +17,7 @@ from thinslice.errors import BadInput, ThinsliceError
 COMMANDS = {
     "demo": ("thinslice.cli.demo", "A shop, shoppers and a live experiment to look at, until Ctrl-C."),
     "init": ("thinslice.cli.init", "Make a workspace, or one more tenant in it, and its keys."),
+    "keys": ("thinslice.cli.keys", "List, create and revoke keys."),
     "import": ("thinslice.cli.import_", "Read events, items or orders from CSV, JSON Lines or Parquet files."),
     "train": ("thinslice.cli.train", "Train a tenant's models from the lake and publish them."),
     "evaluate": (

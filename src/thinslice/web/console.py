@@ -18,6 +18,7 @@ from thinslice.errors import BadSettings, NotAllowed
 from thinslice.metrics.built_in import DEFAULT_METRICS, unit_of
 from thinslice.records import Experiment, Report
 from thinslice.serving.experiments import read_experiment_file, read_experiments
+from thinslice.store.keys import key_id
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
@@ -89,12 +90,15 @@ class Console:
         """A page that only those who are logged in may see; others are asked to log in."""
 
         async def guarded(request: Request) -> Response:
-            visitor = visitor_of(request, self._context.workspace)
+            visitor = self._who(request)
             if visitor is None:
                 return RedirectResponse("/console/login", status_code=303, headers=SECURITY)
             return await page(request, visitor)
 
         return guarded
+
+    def _who(self, request: Request) -> Visitor | None:
+        return visitor_of(request, self._context.workspace, self._context.keys)
 
     async def home(self, _request: Request) -> Response:
         """Goes to the Live page."""
@@ -109,9 +113,9 @@ class Console:
             visitor = await asyncio.to_thread(redeem_token, self._context.workspace, token)
             if visitor is not None:
                 return self._welcome(visitor)
-            if visitor_of(request, self._context.workspace) is None:
+            if self._who(request) is None:
                 return self._show("login.html", 403, said="This link was used already, or is older than an hour.")
-        if visitor_of(request, self._context.workspace) is not None:
+        if self._who(request) is not None:
             return RedirectResponse("/console/live", status_code=303, headers=SECURITY)
         return self._show("login.html", said="")
 
@@ -129,7 +133,7 @@ class Console:
             return self._show("login.html", 403, said=error.message.capitalize())
         if key.kind != "admin":
             return self._show("login.html", 403, said=f"This is a {key.kind} key; the console opens with an admin key.")
-        return self._welcome(Visitor(key.tenant, "admin"))
+        return self._welcome(Visitor(key.tenant, "admin", key_id(text.strip())))
 
     def _welcome(self, visitor: Visitor) -> Response:
         answer = RedirectResponse("/console/live", status_code=303, headers=SECURITY)

@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from thinslice.serving.issued import read_secret
 from thinslice.settings import Workspace
+from thinslice.store.keys import Keys
 
 COOKIE = "ts_console"
 COOKIE_LIFE_S = 12 * 3600
@@ -30,10 +31,11 @@ _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Visitor(NamedTuple):
-    """Who is logged in: whose data, and as what."""
+    """Who is logged in: whose data, as what, and by which key (its id; empty for a one-time link)."""
 
     tenant: str
     role: str
+    key_id: str = ""
 
 
 def issue_token(workspace: Workspace, tenant: str, *, role: str = "admin", now: float | None = None) -> str:
@@ -65,7 +67,7 @@ def redeem_token(workspace: Workspace, token: str, *, now: float | None = None) 
 def seal(workspace: Workspace, visitor: Visitor, *, now: float | None = None) -> str:
     """The cookie's value of a login."""
     expires = int((time.time() if now is None else now) + COOKIE_LIFE_S)
-    content = json.dumps([visitor.tenant, visitor.role, expires]).encode()
+    content = json.dumps([visitor.tenant, visitor.role, expires, visitor.key_id]).encode()
     return _text(content) + "." + _text(_sign(workspace, content))
 
 
@@ -78,14 +80,15 @@ def unseal(workspace: Workspace, value: str, *, now: float | None = None) -> Vis
         return None
     if not hmac.compare_digest(signature, _sign(workspace, content)):
         return None
-    tenant, role, expires = json.loads(content)
+    tenant, role, expires, *key_id = json.loads(content)
     at = time.time() if now is None else now
-    return Visitor(tenant, role) if at < expires else None
+    return Visitor(tenant, role, *key_id) if at < expires else None
 
 
-def visitor_of(request: Request, workspace: Workspace) -> Visitor | None:
-    """Who sent a request; None when nobody is logged in."""
-    return unseal(workspace, request.cookies.get(COOKIE, ""))
+def visitor_of(request: Request, workspace: Workspace, keys: Keys) -> Visitor | None:
+    """Who sent a request; None when nobody is logged in, or by a key that was revoked since."""
+    visitor = unseal(workspace, request.cookies.get(COOKIE, ""))
+    return None if visitor is None or (visitor.key_id and not keys.works(visitor.key_id)) else visitor
 
 
 def same_origin(request: Request) -> bool:
