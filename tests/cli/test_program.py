@@ -66,6 +66,25 @@ def test_a_file_that_cannot_be_written_is_exit_code_1(tmp_path):
     assert "below" in result.stderr or "file" in result.stderr
 
 
+@pytest.mark.parametrize("letter", ["%", "[", "]", "^", "|", "\\", "\n"])
+def test_a_folder_that_no_lake_can_be_kept_under_is_refused_in_a_sentence(tmp_path, letter):
+    result = run("init", "--workspace", tmp_path / f"100{letter}20x" / "w")
+    assert result.exit_code == 2
+    assert f"under a path with {letter!r}" in result.stderr
+    assert "Choose a folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_spaces_umlauts_and_signs_holds_a_workspace(tmp_path):
+    folder = tmp_path / "Ünser Läden & Söhne (#1) {a}"
+    file = tmp_path / "items.csv"
+    file.write_text("item_id\na\n")
+    assert run("init", "--workspace", folder).exit_code == 0
+    result = run("import", "items", file, "--workspace", folder, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["kept"] == 1
+
+
 def test_init_makes_a_workspace_and_shows_keys_that_work(tmp_path):
     result = run("init", "--workspace", tmp_path / "w", "--tenant", "my-shop", "--json")
     assert result.exit_code == 0, result.output

@@ -7,14 +7,30 @@ from typing import Any, TypeVar
 
 import click
 
+from thinslice.errors import BadInput
 from thinslice.settings import Workspace
+
+UNFIT = "%[]^|\\"
+"""Characters of a folder's name that the library of the lake reads as something else."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def to_workspace(text: str) -> Workspace:
-    """The folder named on the command line; it need not exist yet."""
-    return Workspace(Path(text).expanduser().resolve())
+    """The folder named on the command line; it need not exist yet.
+
+    Raises:
+        BadInput: Its path, with all folders above it, holds a character that no lake can be kept under.
+    """
+    root = Path(text).expanduser().resolve()
+    unfit = next((letter for letter in str(root) if letter in UNFIT or not letter.isprintable()), None)
+    if unfit is not None:
+        shown = str(root) if unfit.isprintable() else ascii(str(root))
+        raise BadInput(
+            f"a workspace cannot lie in {shown}: its tables cannot be kept under a path with {unfit!r}.",
+            hint=f"Choose a folder whose path has none of {' '.join(UNFIT)} in it.",
+        )
+    return Workspace(root)
 
 
 def workspace_option(function: Function) -> Function:
