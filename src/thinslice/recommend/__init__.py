@@ -1,6 +1,6 @@
-"""Recommend: candidates are filtered and become a slate; each place says its source and its reason."""
+"""Recommend: candidates are filtered, arranged and become a slate; each place says its source and its reason."""
 
 from thinslice.recommend.availability import Availability
-from thinslice.recommend.ladder import Rung, Slate, climb
+from thinslice.recommend.ladder import Arrange, Arrangement, Candidates, Rung, Slate, climb
 
-__all__ = ["Availability", "Rung", "Slate", "climb"]
+__all__ = ["Arrange", "Arrangement", "Availability", "Candidates", "Rung", "Slate", "climb"]

@@ -1,13 +1,18 @@
-"""The ladder: the session's model first, then what is popular, then what is new, so that no slate is ever empty."""
+"""The ladder: the session's model first, then what is popular, then what is new, so that no slate is ever empty.
 
-from collections.abc import Callable, Iterable, Sequence, Set
-from typing import NamedTuple
+A slate is made in four steps: **candidates** (each rung ranks only what its filter lets through), then what the rules
+say of lists (`admit`: quotas), then an **arrangement** (objectives, exploration, diversity: a function that the caller
+hands in), then the **slate** (pins, the cut at `k`, and a reason for each item that is shown).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinslice.recommend.availability import Availability
-from thinslice.records import Model, Reason, SlateItem
+from thinslice.recommend.reasons import reasons
+from thinslice.records import Model, ScoredItems, SlateItem
 
 Title = Callable[[str], str]
 """Item id → its title."""
@@ -16,18 +21,81 @@ Failed = Callable[[str, Exception], None]
 """Called with a rung's name and what went wrong in it."""
 
 
+class Filter(Protocol):
+    """Which of a model's items may be shown to this visitor now."""
+
+    def allowed(self, without: Iterable[str]) -> NDArray[np.bool_]:
+        """A mask over the model's items, shape (items,), that also leaves out some more; nobody writes to it."""
+        ...
+
+
 class Rung(NamedTuple):
-    """One source of a slate: a model and which of its items may be shown."""
+    """One source of a slate: a model, which of its items may be shown, and what it is asked.
+
+    Attributes:
+        model: Ranks.
+        availability: Which of its items may be shown.
+        session: What this model is asked instead of the session (the page's item, the cart); None: the session.
+        source: The name that the slate gives to its items; empty: the model's own.
+    """
 
     model: Model
-    availability: Availability
+    availability: Filter
+    session: Sequence[str] | None = None
+    source: str = ""
+
+
+class Candidates(NamedTuple):
+    """What a slate is chosen from, best first.
+
+    Attributes:
+        item_ids: Each once.
+        scores: Side by side with them; comparable only within a rung.
+        sources: Who ranked each.
+        rungs: The number of the rung that each came from, never falling; `len(rungs)` of the ladder and above: the
+            catalog or the last good slate.
+        total: Out of how many items the first rung chose.
+    """
+
+    item_ids: list[str]
+    scores: list[float]
+    sources: list[str]
+    rungs: list[int]
+    total: int
+
+
+class Arrangement(NamedTuple):
+    """The order in which candidates are shown.
+
+    Attributes:
+        order: Indices of candidates, the first place first.
+        propensities: Probability of each shown candidate at its place; None: 1, nothing was left to chance.
+        objectives: What was weighed, for the exposure.
+    """
+
+    order: Sequence[int]
+    propensities: Sequence[float] | None = None
+    objectives: Mapping[str, float] = {}
+
+
+Arrange = Callable[[Candidates, int], Arrangement]
+"""From candidates and a number of places to an order; it may leave out candidates, and names none twice."""
 
 
 class Slate(NamedTuple):
-    """What is shown, best first, and out of how many candidates it was chosen."""
+    """What is shown, best first, and out of how many candidates it was chosen.
+
+    Attributes:
+        items: At most k.
+        candidate_count: Items that could have been shown.
+        propensities: Of each item at its place.
+        objectives: What was weighed.
+    """
 
     items: list[SlateItem]
     candidate_count: int
+    propensities: list[float] = []  # noqa: RUF012 (a NamedTuple's default, never written to)
+    objectives: Mapping[str, float] = {}
 
 
 def climb(
@@ -40,6 +108,12 @@ def climb(
     without: Set[str] = frozenset(),
     title: Title = str,
     failed: Failed | None = None,
+    depth: int = 0,
+    admit: Callable[[str], bool] | None = None,
+    arrange: Arrange | None = None,
+    pins: Mapping[int, str] | None = None,
+    boost: Callable[[str], float] | None = None,
+    user_id: str | None = None,
 ) -> Slate:
     """Fills `k` places from the first rung that has something, then from the next ones.
 
@@ -52,47 +126,121 @@ def climb(
         without: Items that must not be shown: the one of the page, and what was bought.
         title: For the reasons.
         failed: Told when a rung could not answer; the next rung answers then.
+        depth: How many candidates the first rung may give, when what follows needs more than `k`.
+        admit: Asked for each candidate in turn whether the slate may hold it beside those that came before.
+        arrange: Orders the candidates; None: as they came.
+        pins: Position → item that stands there whatever its score; the caller knows that it may be shown.
+        boost: Item → factor of its score.
+        user_id: For models that know users.
 
     Returns:
         The slate; it is shorter than `k` only when all sources together have fewer items.
     """
-    chosen: list[SlateItem] = []
+    pinned = {place: item_id for place, item_id in sorted((pins or {}).items()) if place < k}
     taken = set(without)
-    candidates = 0
-    for rung in rungs:
-        if len(chosen) >= k:
+    taken.update(pinned.values())
+    for item_id in pinned.values():
+        if admit is not None:
+            admit(item_id)
+    places = k - len(pinned)
+    found = gather(
+        session, places, rungs=rungs, catalog=catalog, last_good=last_good if not pinned else (), taken=taken,
+        failed=failed, depth=depth, admit=admit, boost=boost, user_id=user_id,
+    )  # fmt: skip
+    arrangement = arrange(found, places) if arrange is not None and found.item_ids else Arrangement(range(places))
+    order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
+    items = _shown(order, found, session, rungs, title, failed)
+    chances = [1.0] * len(items) if arrangement.propensities is None else list(arrangement.propensities[: len(items)])
+    for place, item_id in pinned.items():
+        at = min(place, len(items))
+        items.insert(at, SlateItem(item_id=item_id, score=0.0, source="pin", reason="Chosen by the shop"))
+        chances.insert(at, 1.0)
+    return Slate(items, max(found.total, len(items)), chances, arrangement.objectives)
+
+
+def gather(
+    session: Sequence[str],
+    places: int,
+    *,
+    rungs: Sequence[Rung],
+    catalog: Iterable[str] = (),
+    last_good: Iterable[SlateItem] = (),
+    taken: Set[str] = frozenset(),
+    failed: Failed | None = None,
+    depth: int = 0,
+    admit: Callable[[str], bool] | None = None,
+    boost: Callable[[str], float] | None = None,
+    user_id: str | None = None,
+) -> Candidates:
+    """Candidates for so many places: the arguments of `climb`; further rungs are asked only while places are left."""
+    pool = _Pool(set(taken), admit)
+    total = 0
+    for number, rung in enumerate(rungs):
+        missing = places - len(pool.item_ids)
+        if missing <= 0:
             break
-        allowed = rung.availability.allowed(taken)
+        allowed = rung.availability.allowed(pool.used)
         try:
-            ranked = rung.model.recommend(session, k - len(chosen), allowed=allowed)
-            reasons = _reasons(rung.model, session, ranked.item_ids, title)
+            ranked = _ranked(rung, session, max(missing, depth), allowed, user_id)
         except Exception as error:  # a broken model must not break the page: the next rung answers
             if failed is None:
                 raise
             failed(rung.model.name, error)
             continue
-        if ranked.item_ids:
-            candidates = candidates or count(allowed)
-        for item_id, score, reason in zip(ranked.item_ids, ranked.scores, reasons, strict=True):
-            if item_id in taken:
-                continue
-            taken.add(item_id)
-            chosen.append(SlateItem(item_id=item_id, score=float(score), source=ranked.source, reason=reason))
-    if len(chosen) < k:
+        if not ranked.item_ids:
+            continue
+        total = total or count(allowed)
+        if boost is not None:
+            ranked = boosted(ranked, boost)
+        source = rung.source or ranked.source
+        for item_id, score in zip(ranked.item_ids, ranked.scores, strict=True):
+            pool.add(item_id, score, source, number)
+    if len(pool.item_ids) < places:
         for item_id in catalog:
-            if item_id in taken:
-                continue
-            taken.add(item_id)
-            chosen.append(SlateItem(item_id=item_id, score=0.0, source="catalog", reason="From the catalog"))
-            if len(chosen) >= k:
+            pool.add(item_id, 0.0, "catalog", len(rungs))
+            if len(pool.item_ids) >= places:
                 break
-    if not chosen:
-        chosen = [
-            SlateItem(item_id=item.item_id, score=0.0, source="last-good", reason="Shown here before")
-            for item in last_good
-            if item.item_id not in taken
-        ][:k]
-    return Slate(chosen, max(candidates, len(chosen)))
+    if not pool.item_ids:
+        for item in last_good:
+            pool.add(item.item_id, 0.0, "last-good", len(rungs))
+            if len(pool.item_ids) >= places:
+                break
+    return Candidates(pool.item_ids, pool.scores, pool.sources, pool.rungs, max(total, len(pool.item_ids)))
+
+
+class _Pool:
+    """Candidates as they come in, each once."""
+
+    def __init__(self, used: set[str], admit: Callable[[str], bool] | None) -> None:
+        self.used = used
+        self.item_ids: list[str] = []
+        self.scores: list[float] = []
+        self.sources: list[str] = []
+        self.rungs: list[int] = []
+        self._admit = admit
+
+    def add(self, item_id: str, score: float, source: str, rung: int) -> None:
+        if item_id in self.used or (self._admit is not None and not self._admit(item_id)):
+            return
+        self.used.add(item_id)
+        self.item_ids.append(item_id)
+        self.scores.append(float(score))
+        self.sources.append(source)
+        self.rungs.append(rung)
+
+
+def boosted(ranked: ScoredItems, boost: Callable[[str], float]) -> ScoredItems:
+    """A ranking after its scores were multiplied; a negative score is divided, so that a factor over 1 always lifts.
+
+    >>> boosted(ScoredItems(["a", "b"], [3.0, 2.0], "m"), {"a": 1.0, "b": 2.0}.__getitem__)
+    ScoredItems(item_ids=['b', 'a'], scores=[4.0, 3.0], source='m')
+    """
+    scores = [
+        score * factor if score >= 0 else score / factor
+        for score, factor in ((score, boost(item_id)) for item_id, score in zip(ranked[0], ranked[1], strict=True))
+    ]
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+    return ScoredItems([ranked.item_ids[at] for at in order], [scores[at] for at in order], ranked.source)
 
 
 def count(allowed: NDArray[np.bool_]) -> int:
@@ -100,30 +248,45 @@ def count(allowed: NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(allowed))
 
 
-def _reasons(model: Model, session: Sequence[str], item_ids: Sequence[str], title: Title) -> list[str]:
-    """Why each item is shown, in words, from the terms that made its score."""
-    if model.name == "popular":
-        return ["Popular now"] * len(item_ids)
-    if model.name == "newest":
-        return ["New in the catalog"] * len(item_ids)
-    causes = getattr(model, "causes", None)
-    found: Iterable[str | None] = (
-        causes(session, item_ids)
-        if causes is not None
-        else (strongest(model.explain(session, item_id)) for item_id in item_ids)
-    )
-    return [because(cause, title) for cause in found]
+def _ranked(rung: Rung, session: Sequence[str], k: int, allowed: NDArray[np.bool_], user_id: str | None) -> ScoredItems:
+    asked = session if rung.session is None else rung.session
+    if user_id is not None and getattr(rung.model, "knows_users", False):
+        model: Any = rung.model
+        ranked: ScoredItems = model.recommend(asked, k, allowed=allowed, user_id=user_id)
+        return ranked
+    return rung.model.recommend(asked, k, allowed=allowed)
 
 
-def strongest(reason: Reason) -> str | None:
-    """The session item that gave the largest share of a score."""
-    return max(reason.terms, key=reason.terms.__getitem__) if reason.terms else None
-
-
-def because(item_id: str | None, title: Title) -> str:
-    """A reason in words.
-
-    >>> because("a", {"a": "Blue vase"}.__getitem__)
-    'Because you viewed Blue vase'
-    """
-    return "Chosen for you" if item_id is None else f"Because you viewed {title(item_id)}"
+def _shown(
+    order: Sequence[int],
+    found: Candidates,
+    session: Sequence[str],
+    rungs: Sequence[Rung],
+    title: Title,
+    failed: Failed | None,
+) -> list[SlateItem]:
+    """The chosen candidates with their reasons, which only shown items need."""
+    words: dict[str, str] = {}
+    for number in sorted({found.rungs[at] for at in order}):
+        item_ids = [found.item_ids[at] for at in order if found.rungs[at] == number]
+        if number < len(rungs):
+            rung = rungs[number]
+            asked = session if rung.session is None else rung.session
+            try:
+                said = reasons(rung.model, asked, item_ids, title, source=rung.source)
+            except Exception as error:  # a model that cannot say why must not break the page
+                if failed is None:
+                    raise
+                failed(rung.model.name, error)
+                said = ["Chosen for you"] * len(item_ids)
+            words.update(zip(item_ids, said, strict=True))
+    plain = {"catalog": "From the catalog", "last-good": "Shown here before"}
+    return [
+        SlateItem(
+            item_id=found.item_ids[at],
+            score=found.scores[at],
+            source=found.sources[at],
+            reason=words.get(found.item_ids[at]) or plain[found.sources[at]],
+        )
+        for at in order
+    ]
