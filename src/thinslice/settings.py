@@ -33,6 +33,12 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     every_s: float = 60.0
 
 
+class Models(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much memory (megabytes) the models of all tenants may take in each web worker."""
+
+    memory_mb: int = 2048
+
+
 class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The live sessions shared by all workers; `map_mb` bounds their memory map."""
 
@@ -55,6 +61,137 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     objectives: dict[str, float] = {}
 
 
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    """A rule of slates, one table `[[tenants.NAME.rules]]`; `name` stands in reports, `placement` `*` means all."""
+
+    name: str = ""
+    placement: str = "*"
+
+
+class Selection(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A rule about chosen items: those that match every field that is given, and any entry of each list."""
+
+    items: list[str] = []
+    categories: list[str] = []
+    brands: list[str] = []
+    creators: list[str] = []
+    kinds: list[str] = []
+    attributes: dict[str, str | int | float | bool] = {}
+    sponsored: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a selection that names nothing."""
+        lists = (self.items, self.categories, self.brands, self.creators, self.kinds, self.attributes)
+        if not any(lists) and self.sponsored is None:
+            raise ValueError("it chooses no items: give items, categories, brands, creators, kinds, attributes"
+                             " or sponsored")  # fmt: skip
+
+
+class IncludeRule(Selection, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="include"):
+    """Only the chosen items; `hard` holds even when nothing else is left to show."""
+
+    hard: bool = False
+
+
+class ExcludeRule(Selection, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="exclude"):
+    """None of the chosen items, ever."""
+
+
+class PriceRule(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="price"):
+    """Only items whose price is known and in range: in minor units, or as shares of the price of the page's item."""
+
+    min_minor: int | None = None
+    max_minor: int | None = None
+    min_share: float | None = None
+    max_share: float | None = None
+    hard: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a range that is missing, mixed or empty."""
+        absolute, relative = (self.min_minor, self.max_minor), (self.min_share, self.max_share)
+        given = [pair for pair in (absolute, relative) if pair != (None, None)]
+        if len(given) != 1:
+            raise ValueError("it needs min_minor or max_minor, or min_share or max_share, and not both kinds")
+        low, high = given[0]
+        if min(low or 0, high or 0) < 0 or (low is not None and high is not None and low > high):
+            raise ValueError(f"its range {low} to {high} holds nothing")
+
+    @property
+    def relative(self) -> bool:
+        """Whether the range follows the price of the page's item."""
+        return self.min_share is not None or self.max_share is not None
+
+
+class DistanceRule(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="distance"):
+    """Only items within `max_km` of the request's `latitude` and `longitude`; an item without a place is everywhere."""
+
+    max_km: float
+
+    def __post_init__(self) -> None:
+        """Refuses a distance that is not positive."""
+        if not self.max_km > 0:
+            raise ValueError(f"max_km must be positive, got {self.max_km}")
+
+
+class AgeRule(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="age"):
+    """No item whose `attribute` (years) is above the request's `age`; without an age no such item at all."""
+
+    attribute: str = "min_age"
+
+
+class SeenRule(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="seen"):
+    """Which of the visitor's own items are left out: bought or hidden ones, viewed ones, those in the cart."""
+
+    bought: bool = True
+    viewed: bool = False
+    cart: bool = False
+
+
+class BoostRule(Selection, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="boost"):
+    """Multiplies the scores of the chosen items by `factor`; below 1 it holds them back."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Refuses a factor that is not positive and finite."""
+        Selection.__post_init__(self)
+        if not 0 < self.factor < float("inf"):
+            raise ValueError(f"factor must be positive, got {self.factor}")
+
+
+class PinRule(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="pin"):
+    """Puts one item at a position (counted from 0), as long as it may be shown."""
+
+    item_id: str
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses a negative position."""
+        if self.position < 0:
+            raise ValueError(f"position counts from 0, got {self.position}")
+
+
+class QuotaRule(Rule, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="quota"):
+    """At most `most` items of one `by` in a slate: `brand`, `creator`, `category`, `kind`, `group` or an attribute."""
+
+    most: int
+    by: str = "brand"
+
+    def __post_init__(self) -> None:
+        """Refuses a quota that lets nothing through."""
+        if self.most < 1:
+            raise ValueError(f"most must be at least 1, got {self.most}")
+
+
+AnyRule = (
+    IncludeRule | ExcludeRule | PriceRule | DistanceRule | AgeRule | SeenRule | BoostRule | PinRule | QuotaRule
+)  # fmt: skip
+"""Every kind of rule."""
+
+MAX_RULES = 64
+"""So many rules may one tenant have: each is one bit of an item."""
+
+
 class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One customer: what its shop is called, where its pages may come from, which policy serves by default."""
 
@@ -67,6 +204,12 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_policy: str = "session-knn"
     policies: dict[str, Policy] = {}
     placements: dict[str, str] = {}
+    rules: list[AnyRule] = []
+
+    def __post_init__(self) -> None:
+        """Refuses more rules than an item has bits for."""
+        if len(self.rules) > MAX_RULES:
+            raise ValueError(f"at most {MAX_RULES} rules, got {len(self.rules)}")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +218,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serve: Serve = Serve()
     lake: Lake = Lake()
     training: Training = Training()
+    models: Models = Models()
     live: Live = Live()
     tenants: dict[str, Tenant] = {}
 

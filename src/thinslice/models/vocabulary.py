@@ -1,9 +1,10 @@
 """Item ids as two plain arrays: their letters in a row, and where each id starts."""
 
 import hashlib
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import overload
 from weakref import WeakValueDictionary
 
@@ -11,6 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.records import Arrays
+
+SLICE = 2048
+"""So many ids are read or let go in one turn: about 0.2 ms. Then other threads may go on: one of them answers pages."""
+
+PAUSE_S = 50e-6
+"""A pause this long (seconds) gives a waiting thread its turn; with 0 it mostly would not wake in time."""
 
 
 class Vocabulary(Sequence[str]):
@@ -28,16 +35,24 @@ class Vocabulary(Sequence[str]):
     def from_arrays(cls, arrays: Arrays) -> "Vocabulary":
         """Reads what `arrays` wrote; the same content gives the same object as long as somebody uses it.
 
-        So the models of one generation, and of the next one when no item came or went, share one vocabulary.
+        So the models of one generation, and of the next one when no item came or went, share one vocabulary. A new one
+        is read in slices, with pauses in which other threads go on.
         """
-        letters = np.asarray(arrays["id_letters"], dtype=np.uint8).tobytes()
-        places = np.ascontiguousarray(arrays["id_ptr"])
-        digest = hashlib.blake2b(letters, digest_size=16)
-        digest.update(places.astype(np.int64).tobytes())
+        letters = np.ascontiguousarray(arrays["id_letters"], dtype=np.uint8)
+        places = np.ascontiguousarray(arrays["id_ptr"], dtype=np.int64)
+        digest = hashlib.blake2b(letters.data, digest_size=16)
+        digest.update(places.data)
         key = digest.digest()
         shared = _IN_USE.get(key)
         if shared is None:
-            shared = _IN_USE[key] = cls([letters[start:end].decode() for start, end in pairwise(places.tolist())])
+            shared = cls(())
+            code: dict[str, int] = {}
+            for names in _read(letters, places):
+                code.update(zip(names, range(len(shared._names), len(shared._names) + len(names)), strict=True))
+                shared._names += names
+                time.sleep(PAUSE_S)
+            shared.__dict__["code"] = code  # what the cached property would make at once
+            _IN_USE[key] = shared
         return shared
 
     def arrays(self) -> Arrays:
@@ -69,6 +84,36 @@ class Vocabulary(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
+
+    def __del__(self) -> None:
+        """Lets a large vocabulary go in slices when that happens beside the thread that answers."""
+        if len(self._names) <= SLICE or threading.current_thread() is threading.main_thread():
+            return
+        code = self.__dict__.pop("code", {})
+        while code:
+            for _ in range(min(SLICE, len(code))):
+                code.popitem()
+            time.sleep(PAUSE_S)
+        while self._names:
+            del self._names[-SLICE:]
+            time.sleep(PAUSE_S)
+
+
+def _read(letters: NDArray[np.uint8], places: NDArray[np.int64]) -> Iterator[list[str]]:
+    """The ids, a slice at a time; by one call a slice where no id holds the letter that is put between them."""
+    plain = not (letters == 0).any()
+    for first in range(0, len(places) - 1, SLICE):
+        ends = places[first + 1 : first + SLICE + 1] - places[first]
+        piece = letters[places[first] : places[first] + ends[-1]]
+        if plain:
+            spaced = np.zeros(len(piece) + len(ends), dtype=np.uint8)
+            inside = np.ones(len(spaced), dtype=np.bool_)
+            inside[ends + np.arange(len(ends))] = False
+            spaced[inside] = piece
+            yield spaced.tobytes().decode().split("\0")[:-1]
+        else:
+            starts = [0, *ends[:-1].tolist()]
+            yield [piece[start:end].tobytes().decode() for start, end in zip(starts, ends.tolist(), strict=True)]
 
 
 _IN_USE: WeakValueDictionary[bytes, Vocabulary] = WeakValueDictionary()

@@ -1,12 +1,16 @@
 """Availability: which items of a model may stand in a slate this second; kept current, never counted afresh."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 COMPLETE_SHARE = 0.5
 """A catalog that knows less than this share of a model's items is taken as incomplete, and unknown items pass."""
+
+SLICE = 2048
+"""So many changes are taken in at once, in about half a millisecond."""
 
 
 class Availability:
@@ -18,29 +22,35 @@ class Availability:
     Args:
         item_ids: The model's vocabulary.
         available: What the catalog knows: item id → may be shown.
+        pause: Called after each `SLICE` items: a thread that makes a mask beside others lets them go on.
     """
 
-    def __init__(self, item_ids: Sequence[str], available: Mapping[str, bool]) -> None:
+    def __init__(
+        self, item_ids: Sequence[str], available: Mapping[str, bool], pause: Callable[[], object] = bool
+    ) -> None:
         codes: dict[str, int] | None = getattr(item_ids, "code", None)  # a vocabulary knows its codes already
         self.codes = {item_id: code for code, item_id in enumerate(item_ids)} if codes is None else codes
         self._known: NDArray[np.bool_] = np.zeros(len(item_ids), dtype=np.bool_)
         self._available: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
         self._known_count = 0
         self.mask: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
-        self.update(available.items())
+        self.update(available.items(), pause)
 
-    def update(self, changes: Iterable[tuple[str, bool]]) -> None:
-        """Takes in changes of the catalog: (item id, may be shown)."""
+    def update(self, changes: Iterable[tuple[str, bool]], pause: Callable[[], object] = bool) -> None:
+        """Takes in changes of the catalog: (item id, may be shown); of several for one item the last one counts."""
         was_complete = self.complete
-        for item_id, available in changes:
-            code = self.codes.get(item_id)
-            if code is None:
-                continue
-            if not self._known[code]:
-                self._known[code] = True
-                self._known_count += 1
-            self._available[code] = available
-            self.mask[code] = available
+        rest = iter(changes)
+        while part := list(islice(rest, SLICE)):
+            find = self.codes.get
+            codes = np.array([find(item_id, -1) for item_id, _ in part], dtype=np.int64)
+            inside = codes >= 0
+            codes = codes[inside]
+            values = np.array([available for _, available in part], dtype=np.bool_)[inside]
+            self._known[codes] = True
+            self._available[codes] = values
+            self.mask[codes] = values
+            pause()
+        self._known_count = int(np.count_nonzero(self._known))
         if self.complete != was_complete:
             self.mask = self._available & self._known if self.complete else self._available.copy()
 

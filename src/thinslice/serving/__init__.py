@@ -9,7 +9,8 @@ from thinslice.serving.experiments import (
 )
 from thinslice.serving.intake import Intake, IntakeResult
 from thinslice.serving.issued import RecommendationIds, read_secret
-from thinslice.serving.models import Bundle, ModelHost
+from thinslice.serving.memory import Bundle
+from thinslice.serving.models import ModelHost
 from thinslice.serving.recommender import Recommender
 
 __all__ = [

@@ -1,8 +1,9 @@
 """The catalog as one worker sees it: at most a quarter of a second behind what any worker was told."""
 
 import heapq
+import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -29,6 +30,8 @@ class CatalogView:
         self._turns: list[tuple[float, str]] = []
         self._available: dict[str, bool] = {}
         self._masks: weakref.WeakKeyDictionary[Any, Availability] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._meanwhile: dict[int, list[tuple[str, bool]]] = {}
         self.items: dict[str, Item] = {}
 
     def refresh(self, now: float, *, at_once: bool = False) -> None:
@@ -58,12 +61,30 @@ class CatalogView:
 
         Models that share a vocabulary share the mask, so that a new generation costs nothing when no item came or went.
         """
-        words: Any = model.item_ids
-        owner = model if isinstance(words, list | tuple) else words
+        owner = _owner(model)
         mask = self._masks.get(owner)
         if mask is None:
-            mask = self._masks[owner] = Availability(words, self._available)
+            with self._lock:
+                mask = self._masks[owner] = Availability(model.item_ids, self._available)
         return mask
+
+    def prepare(self, model: Model, pause: Callable[[], object]) -> None:
+        """Makes the mask of a model before it serves, in the thread that loaded it: in slices, while slates go out.
+
+        Args:
+            model: Loaded and not yet asked.
+            pause: Called after each slice.
+        """
+        owner, ticket = _owner(model), threading.get_ident()
+        with self._lock:
+            if owner in self._masks:
+                return
+            known = dict(self._available)
+            self._meanwhile[ticket] = []
+        mask = Availability(model.item_ids, known, pause)
+        with self._lock:
+            mask.update(self._meanwhile.pop(ticket))
+            self._masks.setdefault(owner, mask)
 
     def in_order(self) -> Iterator[str]:
         """Available items, the newest first: what an untrained shop shows."""
@@ -84,9 +105,18 @@ class CatalogView:
 
     def _update(self, changes: Iterable[tuple[str, bool]]) -> None:
         changed = dict(changes)
-        self._available.update(changed)
-        for mask in self._masks.values():
-            mask.update(changed.items())
+        with self._lock:
+            self._available.update(changed)
+            for mask in self._masks.values():
+                mask.update(changed.items())
+            for waiting in self._meanwhile.values():
+                waiting.extend(changed.items())
+
+
+def _owner(model: Model) -> Any:
+    """What a mask lives as long as: the vocabulary, which models may share; the model itself when it has a list."""
+    words: Any = model.item_ids
+    return model if isinstance(words, list | tuple) else words
 
 
 def is_available(item: Item, now: float) -> bool:

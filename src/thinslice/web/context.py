@@ -81,7 +81,7 @@ def open_context(
     commit = GroupCommit(SegmentWriter(workspace.log, worker_name))
     experiments = ExperimentFiles(workspace.experiments)
     ids = RecommendationIds(read_secret(workspace.root / SECRET_FILE))
-    models = ModelHost(artifacts, settings.tenants)
+    models = ModelHost(artifacts, settings.tenants, memory_mb=settings.models.memory_mb)
     models.start()
     return Context(
         workspace=workspace,
