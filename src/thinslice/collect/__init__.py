@@ -1,7 +1,6 @@
 """Collect: what shops send becomes records; what is bad is named, with its reason."""
 
-from thinslice.collect.bots import is_bot_agent
-from thinslice.collect.payloads import (
+from thinslice.collect.batches import (
     MAX_BODY_BYTES,
     MAX_RECORDS,
     Batch,
@@ -12,6 +11,7 @@ from thinslice.collect.payloads import (
     parse_items,
     parse_orders,
 )
+from thinslice.collect.bots import is_bot_agent
 
 __all__ = [
     "MAX_BODY_BYTES", "MAX_RECORDS", "Batch", "ItemBatch", "OrderBatch", "Rejection", "is_bot_agent",

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from thinslice.collect.payloads import EventMaker, Moment, WireCatalogItem, WireEvent, WireOrder, read_problem
+from thinslice.collect.makers import EventMaker
+from thinslice.collect.payloads import Moment, WireCatalogItem, WireEvent, WireOrder, read_problem
 from thinslice.errors import BadInput, BadRecord
 from thinslice.records import Event
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from thinslice.collect.columns import EARLIEST, event_of, fields_of, guess, is_order_index, item_of, order_of
-from thinslice.collect.payloads import EventMaker, content_key, make_item, make_order
+from thinslice.collect.makers import EventMaker, content_key, make_item, make_order
 from thinslice.errors import BadInput, BadRecord
 from thinslice.records import Event, Item, Order, Quarantined
 from thinslice.serving.issued import SECRET_FILE, RecommendationIds, read_secret
