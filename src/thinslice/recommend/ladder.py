@@ -37,12 +37,14 @@ class Rung(NamedTuple):
         availability: Which of its items may be shown.
         session: What this model is asked instead of the session (the page's item, the cart); None: the session.
         source: The name that the slate gives to its items; empty: the model's own.
+        alone: When it has anything, no further rung is asked.
     """
 
     model: Model
     availability: Filter
     session: Sequence[str] | None = None
     source: str = ""
+    alone: bool = False
 
 
 class Candidates(NamedTuple):
@@ -90,12 +92,14 @@ class Slate(NamedTuple):
         candidate_count: Items that could have been shown.
         propensities: Of each item at its place.
         objectives: What was weighed.
+        removed: Rule → how many items it took out.
     """
 
     items: list[SlateItem]
     candidate_count: int
     propensities: list[float] = []  # noqa: RUF012 (a NamedTuple's default, never written to)
     objectives: Mapping[str, float] = {}
+    removed: Mapping[str, int] = {}
 
 
 def climb(
@@ -195,6 +199,8 @@ def gather(
         source = rung.source or ranked.source
         for item_id, score in zip(ranked.item_ids, ranked.scores, strict=True):
             pool.add(item_id, score, source, number)
+        if rung.alone and pool.item_ids:
+            places = 0
     if len(pool.item_ids) < places:
         for item_id in catalog:
             pool.add(item_id, 0.0, "catalog", len(rungs))

@@ -9,7 +9,9 @@ import msgspec
 class RecommendationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What a page asks for. `items` are session items, oldest first, in place of the live session.
 
-    `item_id` is the item of the page; `consent` absent means the default of the tenant and key.
+    `item_id` is the item of the page; `consent` absent means the default of the tenant and key; `context` may hold
+    `page_id`, `age`, `latitude`, `longitude` and `cart`, which rules and shelves read; `policy` asks for one by name,
+    outside of experiments; `exclude` are items that the page shows already.
     """
 
     placement: str = "default"
@@ -21,6 +23,8 @@ class RecommendationRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_
     items: list[str] | None = None
     consent: str | None = None
     context: dict[str, Any] = {}
+    policy: str | None = None
+    exclude: list[str] = []
 
 
 class SlateItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,13 +36,14 @@ class SlateItem(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a `RecommendationRequest`."""
+class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The answer to a `RecommendationRequest`; `note` is there only when the rules left too little to show."""
 
     recommendation_id: str
     policy: str
     model_version: str
     items: list[SlateItem]
+    note: str = ""
 
 
 class ExperimentExposure(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,12 +3,18 @@
 import heapq
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from thinslice.recommend import Availability
+from thinslice.recommend.masks import Facts, RuleMasks
+from thinslice.recommend.rules import Asked, RuleBook
 from thinslice.records import Item, LiveStore, Model
+from thinslice.settings import AnyRule
 
 REFRESH_S = 0.25
 """So old (seconds) may a view be; then it asks the live store for changes."""
@@ -20,9 +26,11 @@ class CatalogView:
     Args:
         live: Where items and their changes lie.
         tenant: Whose.
+        rules: All rules of the tenant.
+        currency: Of the shop.
     """
 
-    def __init__(self, live: LiveStore, tenant: str) -> None:
+    def __init__(self, live: LiveStore, tenant: str, rules: Sequence[AnyRule] = (), currency: str = "EUR") -> None:
         self._live = live
         self._tenant = tenant
         self._sequence = 0
@@ -32,6 +40,11 @@ class CatalogView:
         self._masks: weakref.WeakKeyDictionary[Any, Availability] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._meanwhile: dict[int, list[tuple[str, bool]]] = {}
+        self._facts = Facts(rules, currency) if rules else None
+        self._ruled: weakref.WeakKeyDictionary[Any, dict[int, RuleMasks]] = weakref.WeakKeyDictionary()
+        self._shelves: dict[str, dict[str, None]] = {}
+        self._codes: weakref.WeakKeyDictionary[Any, dict[str, tuple[int, NDArray[np.int64]]]]
+        self._codes = weakref.WeakKeyDictionary()
         self.items: dict[str, Item] = {}
 
     def refresh(self, now: float, *, at_once: bool = False) -> None:
@@ -46,6 +59,7 @@ class CatalogView:
         self._asked_at = now
         self._sequence, changed = self._live.item_changes(self._tenant, self._sequence)
         for item in changed:
+            self._shelve(self.items.get(item.item_id), item)
             self.items[item.item_id] = item
             for moment in (item.published_at, item.expires_at):
                 if moment is not None and moment.timestamp() > now:
@@ -86,6 +100,56 @@ class CatalogView:
             mask.update(self._meanwhile.pop(ticket))
             self._masks.setdefault(owner, mask)
 
+    def masks(self, model: Model, book: RuleBook) -> RuleMasks:
+        """What a placement's rules let through of a model; kept current from now on, as `availability` is."""
+        if self._facts is None:
+            raise ValueError("a tenant without rules has no masks of rules")
+        owner = _owner(model)
+        books = self._ruled.setdefault(owner, {})
+        masks = books.get(id(book))
+        if masks is None:
+            availability = self.availability(model)
+            with self._lock:
+                masks = books[id(book)] = RuleMasks(availability, self._facts, book)
+        return masks
+
+    def breaks(self, book: RuleBook, asked: Asked, item_id: str, *, hard_only: bool = False) -> int | None:
+        """The number of the first rule that keeps one item out; None when none does."""
+        return None if self._facts is None else self._facts.breaks(book, asked, item_id, hard_only=hard_only)
+
+    def boosts(self, book: RuleBook, item_id: str) -> Mapping[str, float]:
+        """Rule → the factor by which it multiplies the score of one item."""
+        facts = self._facts
+        if facts is None:
+            return {}
+        return {book.names[place]: factor for place, factor in book.boosts if facts.holds(place, item_id)}
+
+    def booster(self, book: RuleBook) -> Callable[[str], float]:
+        """Item → all its factors in one."""
+
+        def factor(item_id: str) -> float:
+            product = 1.0
+            for each in self.boosts(book, item_id).values():
+                product *= each
+            return product
+
+        return factor
+
+    def within(self, model: Model, categories: Iterable[str]) -> NDArray[np.bool_]:
+        """Which items of a model lie in one of some categories: shape (items,)."""
+        availability = self.availability(model)
+        known = self._codes.setdefault(_owner(model), {})
+        mask = np.zeros(len(availability.codes), dtype=np.bool_)
+        for category in categories:
+            shelf = self._shelves.get(category, {})
+            size, codes = known.get(category, (-1, np.empty(0, dtype=np.int64)))
+            if size != self._sequence:
+                found = [code for item_id in shelf if (code := availability.codes.get(item_id)) is not None]
+                codes = np.array(found, dtype=np.int64)
+                known[category] = (self._sequence, codes)
+            mask[codes] = True
+        return mask
+
     def in_order(self) -> Iterator[str]:
         """Available items, the newest first: what an untrained shop shows."""
         return (item_id for item_id in reversed(self._available) if self._available[item_id])
@@ -111,6 +175,18 @@ class CatalogView:
                 mask.update(changed.items())
             for waiting in self._meanwhile.values():
                 waiting.extend(changed.items())
+            if self._facts is not None:
+                items = [self.items[item_id] for item_id in changed]
+                self._facts.update(items)
+                for masks in [each for books in self._ruled.values() for each in books.values()]:
+                    masks.update(items)
+
+    def _shelve(self, old: Item | None, new: Item) -> None:
+        """Notes in which categories an item lies."""
+        for category in old.categories if old is not None else ():
+            self._shelves[category].pop(new.item_id, None)
+        for category in new.categories:
+            self._shelves.setdefault(category, {})[new.item_id] = None
 
 
 def _owner(model: Model) -> Any:

@@ -1,15 +1,15 @@
 """The recommender: assign → live session → policy → slate → exposure → answer, in well under a millisecond."""
 
-import logging
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from thinslice.collect import is_bot_agent
+from thinslice.errors import BadRecord
 from thinslice.experiments import unit_id_of
-from thinslice.recommend import Rung, Slate, climb
+from thinslice.recommend import Slate
+from thinslice.recommend.rules import NOTHING_ASKED, RuleBook, asked_of
 from thinslice.records import (
     Experiment,
     ExperimentExposure,
@@ -25,17 +25,14 @@ from thinslice.records.session import SESSION_GAP_S
 from thinslice.serving.catalog import CatalogView
 from thinslice.serving.experiments import ExperimentFiles, exposure_of
 from thinslice.serving.issued import RecommendationIds
-from thinslice.serving.models import LIVE, Bundle, ModelHost, slot_of
+from thinslice.serving.models import LIVE, ModelHost, slot_of
+from thinslice.serving.question import Look, Question
+from thinslice.serving.slates import Slates
 from thinslice.sessions import live_keys, page_item
-from thinslice.settings import BUILT_IN_POLICIES, Policy, Settings
+from thinslice.settings import BUILT_IN_POLICIES, AnyRule, Policy, Settings
 
-_log = logging.getLogger("thinslice.serving")
-
-FALLBACKS = ("popular", "newest")
-"""Models that answer where the policy's own model has nothing."""
-
-ALTERNATES = 1024
-"""How many places' last good slates one worker remembers."""
+PAGE_ITEMS = 500
+"""So many items are remembered that one page shows already."""
 
 
 class ExposureLog(Protocol):
@@ -56,6 +53,9 @@ class Recommender:
         experiments: The running experiments.
         ids: Issues recommendation ids.
         exposures: Where exposures are logged; None logs nothing (a command that only shows a slate).
+
+    Attributes:
+        slates: Makes the slates, and counts what failed and what rules took out.
     """
 
     def __init__(
@@ -74,8 +74,9 @@ class Recommender:
         self._ids = ids
         self._exposures = exposures
         self._catalogs: dict[str, CatalogView] = {}
-        self._last_good: dict[tuple[str, str, str], list[SlateItem]] = {}
-        self.failures: Counter[str] = Counter()
+        self._books = {name: books_of(shop.rules) for name, shop in settings.tenants.items()}
+        self.slates = Slates()
+        models.before_serving(self._prepare)
 
     def recommend(
         self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime, *, user_agent: str = ""
@@ -90,73 +91,62 @@ class Recommender:
             user_agent: A browser's User-Agent, which may name a bot: its exposure is tagged.
 
         Returns:
-            The slate: empty only for the policy `none`, and for a tenant that has neither a catalog nor a model.
+            The slate: empty only for the policy `none`, and where nothing at all may be shown; `note` says so then.
 
         Raises:
             UnknownName: There is no such tenant.
         """
         began = time.perf_counter()
-        at = now.timestamp()
-        shop = self._settings.tenant(tenant)
-        consent = request.consent or (shop.consent_publishable if key_kind == "publishable" else shop.consent_secret)
-        catalog = self.catalog(tenant, at)
-        session = self._session(tenant, request, consent, at)
-        items = request.items if request.items is not None else session.items if session is not None else []
-        if request.item_id is not None and (not items or items[-1] != request.item_id):
-            items = [*items, request.item_id]
-        policy_name, slot, exposed = self._choose(tenant, request, session, consent, at)
-        policy = self.policy(tenant, policy_name)
-        without = set(session.bought) if session is not None else set()
-        here = page_item(items, request.item_id)
-        if here is not None:
-            without.add(here)
-        shown = policy if policy.model != "none" else self.policy(tenant, self._stand_in(tenant))
-        shown_name = policy_name if policy.model != "none" else self._stand_in(tenant)
-        bundle = self._models.bundle(tenant, slot) or self._models.bundle(tenant)
-        slate = self._slate(tenant, request, shown_name, shown, slot, bundle, catalog, items, without)
-        if not slate.items:  # another worker may have been told of the first items a moment ago
-            catalog.refresh(at, at_once=True)
-            slate = self._slate(tenant, request, shown_name, shown, slot, bundle, catalog, items, without)
+        question = self._question(tenant, request, key_kind, now)
+        slate, note = self.slates.answer(question)
+        shadow = question.policy_name != question.shown_name
         answer = Recommendation(
-            recommendation_id=self._ids.issue(tenant),
-            policy=policy_name,
-            model_version=bundle.version if bundle is not None else "untrained",
-            items=slate.items if policy.model != "none" else [],
+            recommendation_id=question.recommendation_id,
+            policy=question.policy_name,
+            model_version=question.version,
+            items=[] if shadow else slate.items,
+            note="" if shadow else note,
         )
-        if consent != "none" and self._exposures is not None:
-            self._exposures.exposure(
-                Exposure(
-                    recommendation_id=answer.recommendation_id,
-                    tenant=tenant,
-                    occurred_at=now,
-                    placement=request.placement,
-                    policy=policy_name,
-                    model_version=answer.model_version,
-                    visitor_id=request.visitor_id or (session.visitor_id or None if session is not None else None),
-                    session_id=request.session_id or (session.session_id if session is not None else None),
-                    user_id=request.user_id or (session.user_id if session is not None else None),
-                    items=[item.item_id for item in slate.items],
-                    sources=[item.source for item in slate.items],
-                    scores=[item.score for item in slate.items],
-                    slot_propensities=[1.0] * len(slate.items),
-                    candidate_count=slate.candidate_count,
-                    latency_ms=round((time.perf_counter() - began) * 1000.0, 4),
-                    shadow=policy.model == "none",
-                    is_bot=(session is not None and session.is_bot)
-                    or (key_kind == "publishable" and is_bot_agent(user_agent)),
-                    consent=consent,
-                    experiments=[exposed] if exposed is not None else [],
+        if question.consent != "none":
+            if question.page_key and answer.items:
+                self._remember_page(question, answer.items)
+            if self._exposures is not None:
+                session = question.session
+                is_bot = (session is not None and session.is_bot) or (
+                    key_kind == "publishable" and is_bot_agent(user_agent)
                 )
-            )
+                latency_ms = round((time.perf_counter() - began) * 1000.0, 4)
+                self._exposures.exposure(_exposure(question, slate, now, latency_ms, shadow=shadow, is_bot=is_bot))
         return answer
+
+    def look(self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime) -> Look:
+        """An answer with its making laid open: the terms of each score, and what each rule took out; logs nothing.
+
+        Args:
+            tenant: Whose.
+            request: The question.
+            key_kind: As in `recommend`.
+            now: Aware, UTC.
+
+        Raises:
+            UnknownName: There is no such tenant.
+        """
+        return self.slates.look(self._question(tenant, request, key_kind, now))
 
     def catalog(self, tenant: str, now: float) -> CatalogView:
         """A tenant's catalog, at most a quarter of a second old; `now` in unix seconds."""
         view = self._catalogs.get(tenant)
         if view is None:
-            view = self._catalogs[tenant] = CatalogView(self._live, tenant)
+            shop = self._settings.tenant(tenant)
+            view = self._catalogs[tenant] = CatalogView(self._live, tenant, shop.rules, shop.currency)
         view.refresh(now)
         return view
+
+    def _prepare(self, tenant: str, model: Model, pause: Callable[[], object]) -> None:
+        """The mask of a model that is about to serve, made in the thread that loaded it."""
+        view = self._catalogs.get(tenant)
+        if view is not None:
+            view.prepare(model, pause)
 
     def policy(self, tenant: str, name: str) -> Policy:
         """A policy by name; an unknown name is answered by the popular items."""
@@ -178,23 +168,41 @@ class Recommender:
     def _servable(self, tenant: str, now: float) -> bool:
         return self._models.bundle(tenant) is not None or bool(self.catalog(tenant, now).first(1))
 
-    def _session(self, tenant: str, request: RecommendationRequest, consent: str, at: float) -> LiveSession | None:
-        """The visitor's live session; only with the consent to personalize, and not after 30 minutes of silence."""
-        if consent != "personalization":
-            return None
-        keys = live_keys(request.visitor_id, request.session_id, request.user_id)
+    def _session(
+        self, tenant: str, request: RecommendationRequest, consent: str, at: float
+    ) -> tuple[LiveSession | None, list[str]]:
+        """The visitor's live session, and what the page shows already.
+
+        The session only with the consent to personalize, and not after 30 minutes of silence.
+        """
+        if consent == "none":
+            return None, []
+        personal = consent == "personalization"
+        keys = live_keys(request.visitor_id, request.session_id, request.user_id) if personal else []
+        page_key = page_key_of(request)
+        if page_key:
+            keys.append(page_key)
         if not keys:
-            return None
-        for session in self._live.sessions([(tenant, key) for key in keys]):
+            return None, []
+        found = self._live.sessions([(tenant, key) for key in keys])
+        page = found.pop() if page_key else None
+        repeats = page.items if page is not None else []
+        for session in found:
             if session is None:
                 continue
             if at - session.last_at > SESSION_GAP_S:
-                return LiveSession(
+                session = LiveSession(
                     visitor_id=session.visitor_id, session_id=request.session_id or "", started_at=at, last_at=at,
                     user_id=session.user_id, bought=session.bought, is_bot=session.is_bot,
                 )  # fmt: skip
-            return session
-        return None
+            return session, repeats
+        return None, repeats
+
+    def _remember_page(self, question: Question, items: Sequence[SlateItem]) -> None:
+        """Notes, for all workers, what a page shows, so that its next placement shows something else."""
+        at, shown = question.at, [*question.repeats, *(item.item_id for item in items)]
+        page = LiveSession(visitor_id="", session_id="", started_at=at, last_at=at, items=shown[-PAGE_ITEMS:])
+        self._live.update({(question.tenant, question.page_key): page}, now=at)
 
     def _choose(
         self,
@@ -207,8 +215,14 @@ class Recommender:
         """Which policy answers, from which models, and under which experiment's variant.
 
         Without consent nothing is stored, so nothing is compared: such a request gets the placement's own policy. The
-        first experiment that includes the unit decides.
+        first experiment that includes the unit decides. A request that names its policy stands outside of experiments.
+
+        Raises:
+            BadRecord: The request names a policy that there is not.
         """
+        if request.policy is not None:
+            self._known_policy(tenant, request.policy)
+            return request.policy, LIVE, None
         if consent != "none":
             visitor_id = request.visitor_id or (session.visitor_id or None if session is not None else None)
             session_id = request.session_id or (session.session_id or None if session is not None else None)
@@ -223,61 +237,104 @@ class Recommender:
         shop = self._settings.tenant(tenant)
         return shop.placements.get(request.placement, shop.default_policy), LIVE, None
 
+    def _known_policy(self, tenant: str, name: str) -> None:
+        every = {**BUILT_IN_POLICIES, **self._settings.tenant(tenant).policies}
+        if name not in every:
+            raise BadRecord(
+                "unknown_value", f"there is no policy {name[:64]!r}.", field="policy",
+                hint=f"There is: {', '.join(sorted(every))}.",
+            )  # fmt: skip
+
     def _stand_in(self, tenant: str) -> str:
         """What the policy `none` would have shown: the tenant's default policy."""
         name = self._settings.tenant(tenant).default_policy
         return name if self.policy(tenant, name).model != "none" else "session-knn"
 
-    def _slate(
-        self,
-        tenant: str,
-        request: RecommendationRequest,
-        policy_name: str,
-        policy: Policy,
-        slot: str,
-        bundle: Bundle | None,
-        catalog: CatalogView,
-        items: Sequence[str],
-        without: set[str],
-    ) -> Slate:
-        models = rung_models(bundle, policy_name, policy)
-        place = (tenant, request.placement, f"{slot}/{policy_name}")
+    def _question(self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime) -> Question:
+        """Everything that is known about a request."""
+        at = now.timestamp()
+        shop = self._settings.tenant(tenant)
+        consent = request.consent or (shop.consent_publishable if key_kind == "publishable" else shop.consent_secret)
+        catalog = self.catalog(tenant, at)
+        session, repeats = self._session(tenant, request, consent, at)
+        items = request.items if request.items is not None else session.items if session is not None else []
+        if request.item_id is not None and (not items or items[-1] != request.item_id):
+            items = [*items, request.item_id]
+        page = page_item(items, request.item_id)
+        policy_name, slot, exposed = self._choose(tenant, request, session, consent, at)
+        policy, shown_name = self.policy(tenant, policy_name), policy_name
+        if policy.model == "none":
+            shown_name = self._stand_in(tenant)
+            policy = self.policy(tenant, shown_name)
+        user_id = request.user_id or (session.user_id if session is not None else None)
+        books = self._books[tenant]
+        book = books.get(request.placement) or books["*"]
+        asked = NOTHING_ASKED
+        if book.filters:
+            asked = asked_of(request.context, catalog.items.get(page or ""), shop.currency)
+        bundle = self._models.bundle(tenant, slot) or self._models.bundle(tenant)
+        return Question(
+            tenant=tenant,
+            request=request,
+            recommendation_id=self._ids.issue(tenant),
+            at=at,
+            consent=consent,
+            session=session,
+            items=items,
+            page=page,
+            page_key=page_key_of(request) if consent != "none" else "",
+            repeats=repeats,
+            user_id=user_id if consent == "personalization" else None,
+            policy_name=policy_name,
+            shown_name=shown_name,
+            policy=policy,
+            slot=slot,
+            exposed=exposed,
+            bundle=bundle,
+            version=bundle.version if bundle is not None else "untrained",
+            catalog=catalog,
+            book=book,
+            asked=asked,
+        )
 
-        def fill(without: set[str]) -> Slate:
-            return climb(
-                items,
-                request.k,
-                rungs=[Rung(model, catalog.availability(model)) for model in models],
-                catalog=catalog.in_order(),
-                last_good=(item for item in self._last_good.get(place, ()) if catalog.may_show(item.item_id)),
-                without=without,
-                title=catalog.title,
-                failed=self._failed,
-            )
 
-        slate = fill(without)
-        if not slate.items and without:
-            slate = fill(set())  # a shop so small that all of it is bought or on this page: better that than nothing
-        if slate.items and slate.items[0].source != "last-good":
-            if len(self._last_good) >= ALTERNATES and place not in self._last_good:
-                self._last_good.pop(next(iter(self._last_good)))
-            self._last_good[place] = slate.items
-        return slate
-
-    def _failed(self, name: str, error: Exception) -> None:
-        """A model broke at a request: it is counted and named in the log, and the next rung answers."""
-        self.failures[name] += 1
-        if self.failures[name] <= 10 or self.failures[name] % 1000 == 0:
-            _log.error("model %s failed (%d times so far)", name, self.failures[name], exc_info=error)
+def books_of(rules: Sequence[AnyRule]) -> dict[str, RuleBook]:
+    """Placement → its rules; `*` for every placement that no rule names."""
+    return {placement: RuleBook(rules, placement) for placement in {"*", *(rule.placement for rule in rules)}}
 
 
-def rung_models(bundle: Bundle | None, policy_name: str, policy: Policy) -> list[Model]:
-    """The models that answer, in order: the policy's own, then popular, then newest."""
-    if bundle is None:
-        return []
-    own = policy_name if policy_name in bundle.models else policy.model
-    names = dict.fromkeys([own, *FALLBACKS])
-    return [bundle.models[name] for name in names if name in bundle.models]
+def page_key_of(request: RecommendationRequest) -> str:
+    """Under which key the live store holds what the request's page (`context.page_id`) shows; empty without one."""
+    page_id = request.context.get("page_id") if request.context else None
+    return f"\x1fpage:{page_id[:256]}" if isinstance(page_id, str) and page_id else ""
+
+
+def _exposure(
+    question: Question, slate: Slate, now: datetime, latency_ms: float, *, shadow: bool, is_bot: bool
+) -> Exposure:
+    request, session = question.request, question.session
+    return Exposure(
+        recommendation_id=question.recommendation_id,
+        tenant=question.tenant,
+        occurred_at=now,
+        placement=request.placement,
+        policy=question.policy_name,
+        model_version=question.version,
+        visitor_id=request.visitor_id or (session.visitor_id or None if session is not None else None),
+        session_id=request.session_id or (session.session_id if session is not None else None),
+        user_id=request.user_id or (session.user_id if session is not None else None),
+        items=[item.item_id for item in slate.items],
+        sources=[item.source for item in slate.items],
+        scores=[item.score for item in slate.items],
+        slot_propensities=slate.propensities,
+        objectives=dict(slate.objectives),
+        candidate_count=slate.candidate_count,
+        latency_ms=latency_ms,
+        shadow=shadow,
+        is_bot=is_bot,
+        consent=question.consent,
+        experiments=[question.exposed] if question.exposed is not None else [],
+    )
 
 
 def policy_of(experiment: Experiment, variant: str) -> str:

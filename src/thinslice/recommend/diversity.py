@@ -1,0 +1,131 @@
+"""Diversity: a dial from the ranking as it is to a slate whose items are as unlike each other as can be.
+
+Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each place goes to the candidate with the best
+(1 - dial) × relevance - dial × likeness to what is already chosen.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.records import Item
+
+LEAST = 0.05
+"""The relevance of the weakest candidate of the first rung, as a share of the best one's."""
+
+
+def mmr(relevance: NDArray[np.float64], likeness: NDArray[np.float64], k: int, dial: float) -> list[int]:
+    """The places of the `k` candidates to show, the first place first, in k × n steps.
+
+    Args:
+        relevance: Shape (n,), best first.
+        likeness: Shape (n, n), 0..1, 1 for items that are all the same.
+        k: How many to choose.
+        dial: 0 leaves the order as it is; at 1 each place goes to the candidate that is least like those before it.
+
+    >>> mmr(np.array([1.0, 0.9, 0.5]), np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1.0]]), 3, 0.5)
+    [0, 2, 1]
+    """
+    n = len(relevance)
+    if dial <= 0 or n == 0:
+        return list(range(min(k, n)))
+    chosen = [0]
+    worth = (1.0 - dial) * relevance
+    closest = likeness[0].copy()
+    left = np.ones(n, dtype=np.bool_)
+    left[0] = False
+    while len(chosen) < min(k, n):
+        best = int(np.argmax(np.where(left, worth - dial * closest, -np.inf)))
+        chosen.append(best)
+        left[best] = False
+        np.maximum(closest, likeness[best], out=closest)
+    return chosen
+
+
+def relevance_of(scores: Sequence[float], rungs: Sequence[int]) -> NDArray[np.float64]:
+    """Scores as relevance from 1 down, never rising: each rung is scaled by itself and goes on where the last ended.
+
+    Scores of different rungs cannot be compared, and those of a ranker may be negative.
+
+    >>> relevance_of([6.0, 4.0, 2.0, 9.0], [0, 0, 0, 1]).round(3).tolist()
+    [1.0, 0.525, 0.05, 0.05]
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    which = np.asarray(rungs)
+    relevance = np.empty(len(values))
+    top = 1.0
+    for rung in dict.fromkeys(which.tolist()):
+        inside = np.flatnonzero(which == rung)
+        low, high = float(values[inside].min()), float(values[inside].max())
+        share = (values[inside] - low) / (high - low) if high > low else np.ones(len(inside))
+        relevance[inside] = top * (LEAST + (1.0 - LEAST) * share)
+        top = float(relevance[inside].min())
+    return relevance
+
+
+def likeness_of(items: Sequence[Item | None]) -> NDArray[np.float64]:
+    """How alike items are, 0..1: the cosine of the vectors that the shop supplies, else of what their records share.
+
+    Vectors count when every item has one of the same name and length with finite numbers; else categories, kind, brand,
+    creator, group and attributes do, each worth one. An item that the catalog does not know is like no other.
+
+    Returns:
+        Shape (items, items), symmetric, 1 on the diagonal.
+    """
+    rows = vectors_of(items)
+    if rows is None:
+        rows = traits_of(items)
+    length = np.sqrt((rows * rows).sum(axis=1))
+    rows = rows / np.where(length > 0, length, 1.0)[:, None]
+    alike = np.clip(rows @ rows.T, 0.0, 1.0)
+    np.fill_diagonal(alike, 1.0)
+    return alike
+
+
+def vectors_of(items: Sequence[Item | None]) -> NDArray[np.float64] | None:
+    """The vectors of all items, shape (items, length), under the first name that all have; None without one."""
+    first = items[0] if items else None
+    for name, vector in first.vectors.items() if first is not None else ():
+        rows = [None if item is None else item.vectors.get(name) for item in items]
+        if vector and all(row is not None and len(row) == len(vector) for row in rows):
+            found = np.array(rows, dtype=np.float64)
+            if np.isfinite(found).all():
+                return found
+    return None
+
+
+def traits_of(items: Sequence[Item | None]) -> NDArray[np.float64]:
+    """Which item has which trait: shape (items, traits), 0 or 1."""
+    column: dict[tuple[str, str], int] = {}
+    places: list[tuple[int, int]] = []
+    for row, item in enumerate(items):
+        found_here = () if item is None else traits(item)
+        places.extend((row, column.setdefault(trait, len(column))) for trait in found_here)
+    found = np.zeros((len(items), max(len(column), 1)))
+    if places:
+        at = np.array(places)
+        found[at[:, 0], at[:, 1]] = 1.0
+    return found
+
+
+def traits(item: Item) -> set[tuple[str, str]]:
+    """What an item may share with another."""
+    single = {"kind": item.kind, "brand": item.brand, "creator": item.creator_id, "group": item.group_id}
+    found = {("category", each) for each in item.categories}
+    found.update((name, value) for name, value in single.items() if value)
+    found.update((f"attribute {name}", str(value)) for name, value in item.attributes.items() if _is_plain(value))
+    return found
+
+
+def spread(item_ids: Sequence[str], items: Mapping[str, Item]) -> float:
+    """How unlike the items of a slate are: 1 - the mean likeness of two of them, 0..1; 0 for fewer than two."""
+    if len(item_ids) < 2:
+        return 0.0
+    alike = likeness_of([items.get(each) for each in item_ids])
+    n = len(item_ids)
+    return float(1.0 - (alike.sum() - n) / (n * (n - 1)))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | bool)
