@@ -1,4 +1,4 @@
-"""Popular counts clicks with decay; newest orders by date; both the same for everyone."""
+"""Popular counts clicks with decay, newest orders by date, trending by growth; all the same for everyone."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thinslice.errors import BadInput
-from thinslice.models import Newest, Popular, from_columns
+from thinslice.models import Newest, Popular, Trending, from_columns
 from thinslice.records import Item
 
 DAY_S = 86_400.0
@@ -77,3 +77,50 @@ def test_the_reason_of_an_item_that_is_the_same_for_all_is_its_popularity_or_new
     clicks = log(("s", "a", NOW.timestamp()))
     assert Popular.fit(clicks).explain(["b"], "a").terms == {"popularity": 1.0}
     assert Newest.fit(clicks).explain(["b"], "a").terms == {"newness": 1.0}
+
+
+def steady_shop(*recent, days=8):
+    """Each day but the last, ten sessions click `big`, two click `small`; the last day is given as counts by item."""
+    rows = []
+    for day in range(days):
+        counts = dict(recent) if day == days - 1 else {"big": 10, "small": 2}
+        for name, times in counts.items():
+            for number in range(times):
+                rows.append((f"{day}-{name}-{number}", name, NOW.timestamp() + DAY_S * (day + number / 100)))
+    return log(*rows)
+
+
+def test_what_grows_against_its_own_past_trends_and_what_is_merely_big_does_not():
+    model = Trending.fit(steady_shop(("big", 10), ("small", 12)))
+    assert model.recommend([], 2).item_ids == ["small", "big"]
+    assert Popular.fit(steady_shop(("big", 10), ("small", 12))).recommend([], 1).item_ids == ["big"]
+
+
+def test_one_click_on_an_item_without_a_past_does_not_trend():
+    model = Trending.fit(steady_shop(("big", 10), ("small", 2), ("unknown", 1)))
+    assert model.recommend([], 3).item_ids[0] == "big"
+
+
+def test_a_visitor_who_clicks_an_item_a_hundred_times_moves_it_as_much_as_once():
+    clicks = steady_shop(("big", 10), ("small", 2))
+    calm = Trending.fit(clicks).explain([], "small").score
+    session = clicks.session_ptr.repeat(np.diff(clicks.session_ptr, append=len(clicks.item)))
+    rows = [
+        (int(owner), clicks.item_ids[code], when + number * 1e-3)
+        for owner, code, when in zip(session, clicks.item, clicks.time, strict=True)
+        for number in range(100 if clicks.item_ids[code] == "small" and when > NOW.timestamp() + 7 * DAY_S else 1)
+    ]
+    assert Trending.fit(log(*rows)).explain([], "small").score == pytest.approx(calm)
+
+
+def test_a_whole_shop_that_grows_makes_nothing_trend():
+    calm = Trending.fit(steady_shop(("big", 10), ("small", 2)))
+    busy = Trending.fit(steady_shop(("big", 90), ("small", 18)))
+    assert busy.recommend([], 1).scores[0] < 1.1
+    assert calm.recommend([], 1).scores[0] < 1.0
+
+
+@pytest.mark.parametrize("setting", [{"recent_days": 0}, {"shrinkage": -1.0}, {"recent_share": 1.0}])
+def test_a_span_that_is_not_positive_is_refused(setting):
+    with pytest.raises(BadInput, match="must be positive"):
+        Trending.fit(log(("s", "a", 1)), **setting)

@@ -1,14 +1,28 @@
 """Recommenders, one file a model: arrays in, ranked items out; and the shape that they learn from."""
 
+from thinslice.models.ease import EASE
+from thinslice.models.factors import Factors
+from thinslice.models.implicit_als import ImplicitALS
+from thinslice.models.implicit_bpr import ImplicitBPR
+from thinslice.models.implicit_neighbors import ImplicitCosine, ImplicitTfidf
 from thinslice.models.interactions import from_columns, is_order_index
+from thinslice.models.item_to_item import ItemToItem
+from thinslice.models.markov import Markov
 from thinslice.models.newest import Newest
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
+from thinslice.models.trending import Trending
 from thinslice.models.vocabulary import Vocabulary
 
-MODELS: dict[str, type[Popular] | type[Newest] | type[SessionKNN]] = {
-    model.name: model for model in (Popular, Newest, SessionKNN)
-}
+MODELS: dict[str, type[Popular] | type[SessionKNN] | type[ItemToItem] | type[Factors]] = {
+    model.name: model
+    for model in (
+        Popular, Newest, Trending, Markov, ImplicitCosine, ImplicitTfidf, EASE, ImplicitALS, ImplicitBPR, SessionKNN,
+    )
+}  # fmt: skip
 """Name → class, the simplest first and the default pipeline last."""
 
-__all__ = ["MODELS", "Newest", "Popular", "SessionKNN", "Vocabulary", "from_columns", "is_order_index"]
+__all__ = [
+    "EASE", "MODELS", "ImplicitALS", "ImplicitBPR", "ImplicitCosine", "ImplicitTfidf", "Markov", "Newest", "Popular",
+    "SessionKNN", "Trending", "Vocabulary", "from_columns", "is_order_index",
+]  # fmt: skip
