@@ -1,7 +1,7 @@
 """Session kNN in process: quality, time and size of the same settings, and how fast its index is built.
 
 `python -m benchmarks.knn [FOLDER OF DATA SETS] [--json]`. Latencies are CPU time of the asking thread per call of
-`recommend` (texts in, texts out), with the wall clock beside them; the queries are all 60,858 of diginetica.
+`recommend_codes` (item codes in and out), with the wall clock beside them; the queries are all 60,858 of diginetica.
 """
 
 import json

@@ -44,10 +44,23 @@ def test_json_holds_the_protocol_the_models_and_the_simplest(events):
 
 
 def test_the_table_says_what_was_asked_and_how(events):
-    result = run("--events", events, "--order-only")
+    result = run("--events", events, "--order-only", "--models", "popular,session-knn")
     assert result.exit_code == 0, result.output
-    for words in ("HR@20", "session-knn", "order only", "Ties count against the model"):
-        assert words in result.stdout
+    for words in ("HR@20", "session-knn", "order only", "Ties count against the model", "clicks known: 2",
+                  "session-knn against popular: MRR@20", "session-knn is the best of what was measured"):  # fmt: skip
+        assert words in " ".join(result.stdout.split())
+
+
+def test_a_csv_file_gives_the_same_figures(events, tmp_path):
+    import pyarrow.csv as csv
+
+    text = tmp_path / "events.csv"
+    csv.write_csv(pq.read_table(events), text)
+    figures = []
+    for path in (events, text):
+        found = json.loads(run("--events", path, "--models", "session-knn", "--json").stdout)["models"][0]
+        figures.append([found[name] for name in ("n", "hr", "mrr", "ndcg", "coverage", "novelty")])
+    assert figures[0] == figures[1]
 
 
 def test_items_bring_the_dates_that_newest_goes_by(events, tmp_path):
@@ -109,7 +122,7 @@ def test_the_lake_of_a_tenant_is_evaluated_as_training_reads_it(tmp_path):
         for visit in range(100) for click in range(3)
     ]  # fmt: skip
     Lake(workspace.lake).append("events", events)
-    result = run("--workspace", workspace.root, "--tenant", "shop", "--json")
+    result = run("--workspace", workspace.root, "--tenant", "shop", "--models", "popular,session-knn", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["protocol"]
     assert found["train_sessions"] + found["test_sessions"] == 99

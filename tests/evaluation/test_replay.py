@@ -11,6 +11,8 @@ from thinslice.errors import BadInput, TooFewUnits, UnknownName
 from thinslice.evaluation import (
     Replay,
     clustered_mean,
+    difference,
+    differences,
     evaluate,
     hits,
     rank_against_ties,
@@ -94,15 +96,60 @@ def test_one_session_has_no_standard_error_and_none_no_mean():
 
 
 def answers(rank):
-    zero = np.zeros(len(rank))
-    return Replay(np.array(rank, dtype=np.int32), np.arange(len(rank), dtype=np.int32), zero, zero, 0)
+    zero, one = np.zeros(len(rank)), np.ones(len(rank), dtype=np.int32)
+    lists = np.zeros((len(rank), 1), dtype=np.int32)
+    return Replay(np.array(rank, dtype=np.int32), np.arange(len(rank), dtype=np.int32), zero, zero, 0, one, one, lists)
 
 
-def test_the_simplest_is_the_first_that_is_not_shown_to_be_worse():
-    bad, good, better = [0] * 100, [1] * 60 + [0] * 40, [1] * 61 + [0] * 39
-    assert simplest({"popular": answers(bad), "plain": answers(good), "deep": answers(better)}) == "plain"
-    assert simplest({"popular": answers(bad), "deep": answers(better)}) == "deep"
-    assert simplest({"popular": answers(good)}) == "popular"
+def test_the_simplest_is_the_first_that_is_shown_to_be_not_worse_by_more_than_the_margin():
+    bad, good, better = [0] * 1000, [1] * 605 + [0] * 395, [1] * 606 + [0] * 394
+    three = {"popular": answers(bad), "plain": answers(good), "deep": answers(better)}
+    found = simplest(three, k=20)
+    assert (found.name, found.best) == ("plain", "deep")
+    assert found.sentence.startswith("plain is enough: it is not worse than deep by more than 2%")
+    strict = simplest(three, margin=0.001)
+    assert strict.name == "deep"
+    assert "too small to show" in strict.sentence
+    assert simplest({"popular": answers(bad), "deep": answers(better)}).sentence.endswith("shown to be worse.")
+
+
+def test_popular_is_enough_is_an_answer():
+    good, better = [1] * 605 + [0] * 395, [1] * 606 + [0] * 394
+    found = simplest({"popular": answers(good), "deep": answers(better)})
+    assert found.name == "popular"
+    assert found.sentence.startswith("Popular is enough")
+    assert simplest({"popular": answers(better), "deep": answers(good)}).name == "popular"
+    assert simplest({"popular": answers(good)}).name == "popular"
+
+
+def test_a_hit_rate_alone_is_not_enough():
+    early, late = [1] * 600 + [0] * 400, [20] * 600 + [0] * 400
+    assert simplest({"late": answers(late), "early": answers(early)}).name == "early"
+
+
+def test_one_session_cannot_show_that_a_simpler_model_is_enough():
+    one = answers([1, 1, 1, 0])._replace(session=np.zeros(4, dtype=np.int32))
+    other = answers([1, 1, 1, 1])._replace(session=np.zeros(4, dtype=np.int32))
+    assert simplest({"plain": one, "deep": other}).name == "deep"
+    assert {row["reading"] for row in differences({"plain": one, "deep": other})} == {"cannot_say"}
+
+
+def test_paired_differences_cover_the_truth_and_read_alike_from_both_sides():
+    draw = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        chance = np.repeat(draw.beta(2, 2, 200), 3)
+        worse, better = ((draw.random(600) < chance * share).astype(np.int32) for share in (0.8, 1.0))
+        one, other = (answers(rank)._replace(session=np.repeat(np.arange(200, dtype=np.int32), 3))
+                      for rank in (worse, better))  # fmt: skip
+        low, high = difference(other, one, "hr").interval()
+        covered += low <= 0.1 <= high
+        back = difference(one, other, "hr").interval()
+        assert [-back[1], -back[0]] == pytest.approx([low, high])
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+SOME = ("popular", "newest", "session-knn")
 
 
 def checkered(sessions=300):
@@ -117,10 +164,13 @@ def checkered(sessions=300):
 
 def test_evaluate_names_every_figure_of_the_contract_and_finds_the_better_model():
     told = {}
-    result = evaluate(checkered(), k=12, progress=lambda name, more, _: told.update({name: told.get(name, 0) + more}))
-    assert [row["name"] for row in result["models"]] == ["popular", "newest", "session-knn"]
+    result = evaluate(
+        checkered(), SOME, 12, progress=lambda name, more, _: told.update({name: told.get(name, 0) + more})
+    )
+    assert [row["name"] for row in result["models"]] == list(SOME)
     for row in result["models"]:
-        assert {"name", "n", "hr", "hr_se", "mrr", "mrr_se", "coverage", "fit_cpu_s", "query_us", "queries_per_s",
+        assert {"name", "n", "hr", "hr_se", "mrr", "mrr_se", "ndcg", "ndcg_se", "coverage", "novelty",
+                "popularity_lift", "segments", "fit_cpu_s", "query_us", "queries_per_s",
                 "bytes_per_event", "peak_mb"} <= row.keys()  # fmt: skip
         assert set(row["query_us"]) == {"p50", "p90", "p99"}
         assert row["n"] == result["protocol"]["queries"] == told[row["name"]]
@@ -137,12 +187,14 @@ def test_evaluate_passes_settings_on_and_says_them():
 
 
 def test_evaluate_refuses_what_it_does_not_know():
-    with pytest.raises(UnknownName, match=r"no model 'deep' \(there is: popular, newest, session-knn\)"):
+    with pytest.raises(UnknownName, match=r"no model 'deep' \(there is: popular, newest, "):
         evaluate(checkered(), ["deep"])
     with pytest.raises(BadInput, match="k must be between 1 and 1000, got 0"):
         evaluate(checkered(), k=0)
     with pytest.raises(BadInput, match="at least one model"):
         evaluate(checkered(), [])
+    with pytest.raises(BadInput, match="the margin must be a share"):
+        evaluate(checkered(), margin=1)
     with pytest.raises(BadInput, match="session-knn does not take these settings"):
         evaluate(checkered(), ["session-knn"], settings={"session-knn": {"deep": 1}})
 

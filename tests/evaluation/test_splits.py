@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thinslice.errors import BadInput
-from thinslice.evaluation import split_log
+from thinslice.evaluation import split_log, stages
 
 DAY_S = 86_400.0
 START_S = 1_700_000_000.0
@@ -44,6 +44,14 @@ def test_of_a_log_without_a_clock_it_is_the_last_tenth_of_the_sessions():
     split = split_log(log(sessions(50, every=2, start=0)))
     assert split.how["order_only"]
     assert (split.how["split"], split.how["test_sessions"]) == ("last 10 % of the sessions", 5)
+
+
+def test_so_it_is_of_a_log_shorter_than_a_day():
+    split = split_log(log(sessions(50, every=600)))
+    assert not split.how["order_only"]
+    assert (split.how["split"], split.how["test_sessions"]) == ("last 10 % of the sessions", 5)
+    with pytest.raises(BadInput, match="cutting off the last 1 day leaves one side empty"):
+        split_log(log(sessions(50, every=600)), test_days=1)
 
 
 def test_order_only_can_be_told():
@@ -90,3 +98,75 @@ def test_only_views_count_where_there_are_any():
 def test_a_log_that_cannot_be_cut_is_refused_with_what_it_has(columns, says):
     with pytest.raises(BadInput, match=says):
         split_log(columns)
+
+
+def person(name, moments):
+    return [(name, item, START_S + DAY_S * day) for day, item in moments]
+
+
+def test_a_cut_at_a_moment_goes_through_sessions_and_keeps_what_came_before_as_history():
+    rows = [*person("ann", [(0, "a"), (5, "b"), (9.2, "c"), (9.5, "a")]), *person("ben", [(1, "b"), (2, "c")]),
+            *person("new", [(9.4, "a"), (9.6, "b")])]  # fmt: skip
+    split = split_log(log(rows), cut="moment")
+    assert split.how["train_clicks"] == 4
+    assert sorted(zip(split.sessions, split.first, strict=True)) == [(["a", "b"], 1), (["a", "b", "c", "a"], 2)]
+    assert split.query_count == 3
+    assert split.how["split"] == "last 1 day, through sessions"
+
+
+def test_who_is_known_is_told_and_who_is_not_is_nobody():
+    rows = sessions(4)
+    names = ["ann", "ann", "ben", "ben", "", "", "ann", "ann"]
+    split = split_log(log(rows, split=["train"] * 4 + ["test"] * 4, user_id=names))
+    assert split.users == [None, "ann"]
+    assert list(split.train.user_ids) == ["ann", "ben"]
+    numbered = split_log(log(rows, split=["train"] * 4 + ["test"] * 4, visitor_id=[7] * 6 + [-1] * 2))
+    assert numbered.users == ["7", None]
+    assert split_log(log(rows, split=["train"] * 4 + ["test"] * 4)).users == [None, None]
+
+
+def test_clicks_on_items_never_seen_are_asked_apart_with_what_was_known_before_them():
+    rows = [("s", "a", 1.0), ("s", "b", 2.0), ("t", "a", 3.0), ("t", "new", 4.0), ("t", "b", 5.0), ("u", "new", 6.0)]
+    split = split_log(log(rows, split=["train"] * 2 + ["test"] * 4))
+    assert split.unseen.sessions == [["a", "new"]]
+    assert split.unseen.owner.tolist() == [0]
+
+
+def test_how_many_days_are_asked_can_be_told():
+    split = split_log(log(sessions(40)), test_days=3)
+    assert (split.how["split"], split.how["test_sessions"]) == ("last 3 days", 3)
+    with pytest.raises(BadInput, match="its last days are not known"):
+        split_log(log(sessions(40, start=0)), test_days=3)
+
+
+def test_in_stages_a_session_is_asked_of_what_had_ended_before_it_began():
+    rows = sessions(48, every=DAY_S / 4)
+    found = stages(log(rows), 6.0)
+    whole = split_log(log(rows))
+    assert sum(stage.query_count for stage in found) == whole.query_count
+    assert [stage.how["train_sessions"] for stage in found] == sorted(stage.how["train_sessions"] for stage in found)
+    assert found[0].how["train_sessions"] == whole.how["train_sessions"]
+    assert found[-1].how["train_sessions"] > whole.how["train_sessions"]
+    asked = START_S + (48 - 4) * DAY_S / 4
+    for number, stage in enumerate(found):
+        assert stage.ended <= asked + (number + 1) * 6 * 3600
+
+
+def test_what_is_new_at_the_cut_is_known_in_a_later_stage():
+    rows = [*sessions(20), ("x", "new", START_S + 19.1 * DAY_S), ("x", "a", START_S + 19.1 * DAY_S + 1),
+            ("y", "a", START_S + 19.9 * DAY_S), ("y", "new", START_S + 19.9 * DAY_S + 1)]  # fmt: skip
+    assert ["a", "new"] not in split_log(log(rows)).sessions
+    assert any(["a", "new"] in stage.sessions for stage in stages(log(rows), 12.0))
+
+
+@pytest.mark.parametrize(
+    ("columns", "hours", "says"),
+    [
+        (log(sessions(50, start=0)), 6, "only tells the order"),
+        (log(sessions(50)), 0, "every so many hours, got 0"),
+        (log(sessions(50)), 0.01, "at most 1,000 are possible"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(columns, hours, says):
+    with pytest.raises(BadInput, match=says):
+        stages(columns, hours)

@@ -1,6 +1,7 @@
 """Cuts a log into what models may learn from and the later clicks that they must foresee."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,21 @@ DAY_S = 86_400
 VIEWS = ("view", "view_item", "click")
 """Event names that are clicks on an item; a log without any of them is taken whole."""
 
+CUTS = ("session", "moment")
+"""Where a cut by time may go: between sessions, or through them at one moment."""
+
+
+class Unseen(NamedTuple):
+    """Clicks on items that nobody had clicked before the cut; asked apart, since most models cannot know them.
+
+    Attributes:
+        sessions: What was known (item ids, oldest first), then the unseen item.
+        owner: Shape (queries,), int32: which test session each belongs to.
+    """
+
+    sessions: list[list[str]]
+    owner: NDArray[np.int32]
+
 
 class Split(NamedTuple):
     """What a model learns from, and the test sessions (item ids, oldest first) that it is asked about.
@@ -22,36 +38,126 @@ class Split(NamedTuple):
         train: What models learn from.
         sessions: Test sessions with at least two known items, unknown items removed.
         how: The cut in plain values, for the report.
+        first: Which click of each session is asked for first; the ones before are history, and train may hold them.
+        users: Who each session's visitor is; None where nobody knows.
+        unseen: Clicks on items that are not in train.
+        ended: When the last click of train was (unix seconds, or an order): the moment of the cut.
     """
 
     train: Interactions
     sessions: list[list[str]]
     how: dict[str, Any]
+    first: list[int]
+    users: list[str | None]
+    unseen: Unseen
+    ended: float
 
     @property
     def query_count(self) -> int:
         """Every click but the first of a session is asked for once."""
-        return sum(len(session) - 1 for session in self.sessions)
+        return sum(len(session) - start for session, start in zip(self.sessions, self.first, strict=True))
 
 
-def split_log(columns: Mapping[str, NDArray[Any]], *, order_only: bool | None = None) -> Split:
+class _Log(NamedTuple):
+    """The rows that count: which are learned from, which are asked for, and whether the cut goes through sessions."""
+
+    session: NDArray[Any]
+    item: NDArray[Any]
+    time: NDArray[np.float64]
+    user: NDArray[np.str_] | None
+    learn: NDArray[np.bool_]
+    ask: NDArray[np.bool_]
+    through: bool
+    how: dict[str, Any]
+
+
+def split_log(
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    order_only: bool | None = None,
+    cut: str = "session",
+    test_days: float | None = None,
+) -> Split:
     """Cuts by the column `split` if there is one, else the last days by time are the test.
 
     Without a column `split`: the last day when the log spans less than 30 days, else the last 7; of a log that only
-    tells the order, the last tenth of the sessions. A session belongs where its last click is, and is never cut.
+    tells the order, or is shorter than a day, the last tenth of the sessions. A session belongs where its last click
+    is and is never cut, unless `cut` is `moment`: then every click before one moment is learned from and every later
+    one is asked for, with all that its session did before as history. That is for logs in which a session is a person.
 
     Args:
-        columns: `session_id`, `item_id`, `ts` (unix seconds or an order), and if present `event` and `split`; (rows,).
+        columns: `session_id`, `item_id`, `ts` (unix seconds or an order), and if present `event`, `split` and
+            `user_id` or `visitor_id` (empty or -1 where unknown); (rows,).
         order_only: Whether `ts` only tells the order; None finds out.
+        cut: `session` or `moment`.
+        test_days: How many days are the test, in place of 1 or 7.
 
     Raises:
-        BadInput: A column is missing or has holes, or one side of the cut is empty.
+        BadInput: A column is missing or has holes, one side of the cut is empty, or days are asked of a mere order.
     """
+    log = _log(columns, order_only, cut, test_days)
+    return _split(log, log.learn, log.ask)
+
+
+def stages(
+    columns: Mapping[str, NDArray[Any]],
+    hours: float,
+    *,
+    order_only: bool | None = None,
+    test_days: float | None = None,
+) -> list[Split]:
+    """The same cut, but models learn anew every so many hours from all sessions that ended until then.
+
+    So each test session is asked at the moment when it began: of a model that knows what a served one would have
+    known, at most `hours` old. Stages without a test session are left out.
+
+    Args:
+        columns: As `split_log`.
+        hours: How often models learn.
+        order_only: As `split_log`.
+        test_days: As `split_log`.
+
+    Raises:
+        BadInput: As `split_log`; also if `ts` only tells the order, or there would be more than 1,000 stages.
+    """
+    if not hours > 0:
+        raise BadInput(f"models can only learn every so many hours, got {hours}.")
+    log = _log(columns, order_only, "session", test_days)
+    if log.how["order_only"]:
+        raise BadInput("ts only tells the order of this log, so nothing can be learned every so many hours of it.")
+    _, session = np.unique(log.session, return_inverse=True)
+    began, ended = np.full(session.max() + 1, np.inf), np.full(session.max() + 1, -np.inf)
+    np.minimum.at(began, session, log.time)
+    np.maximum.at(ended, session, log.time)
+    cut_at = float(log.time[log.learn].max())
+    stage = np.maximum(np.floor((began - cut_at) / (hours * 3600)), 0).astype(np.int64)
+    count = int(stage[session[log.ask]].max()) + 1
+    if count > 1000:
+        raise BadInput(f"every {hours:g} hours would be {count:,} times, at most 1,000 are possible.")
+    found = []
+    for number in range(count):
+        past = log.ask & (ended[session] < cut_at + number * hours * 3600)
+        ask = log.ask & (stage[session] == number)
+        if ask.any():
+            with suppress(NothingAsked):
+                found.append(_split(log, log.learn | (past if number else False), ask))
+    if not found:
+        raise NothingAsked(f"no test session has two items that were known at its start (every {hours:g} hours).")
+    return found
+
+
+class NothingAsked(BadInput):
+    """No test session has two items that a model could know."""
+
+
+def _log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: str, test_days: float | None) -> _Log:
     missing = [name for name in ("session_id", "item_id", "ts") if name not in columns]
     if missing:
         there = ", ".join(columns) or "none"
         raise BadInput(f"the events lack the column {', '.join(missing)} (there is: {there}).",
                        hint="Needed are session_id, item_id and ts; event and split are used if present.")  # fmt: skip
+    if cut not in CUTS:
+        raise BadInput(f"a log is cut by {' or '.join(CUTS)}, not by {cut!r}.")
     rows = len(columns["ts"])
     kept = np.ones(rows, dtype=bool)
     event = "all"
@@ -67,56 +173,99 @@ def split_log(columns: Mapping[str, NDArray[Any]], *, order_only: bool | None = 
         raise BadInput(f"{int((~np.isfinite(times)).sum())} of {len(times)} values of ts are not finite numbers.")
     if order_only is None:
         order_only = is_order_index(times)
-    if "split" in log:
+    if "split" in log and test_days is None and cut == "session":
         part = log["split"].astype(str)
         learn, ask = part == "train", part == "test"
-        cut = "column split"
+        words = "column split"
         if not learn.any() or not ask.any():
             names = ", ".join(sorted(set(part.tolist())))
             raise BadInput(f"the column split needs rows `train` and rows `test`, it has: {names}.")
     else:
-        learn, ask, cut = _cut_by_time(log["session_id"], times, order_only=order_only)
-    train = from_columns(log["session_id"][learn], log["item_id"][learn], times[learn], order_only=order_only)
-    test = from_columns(log["session_id"][ask], log["item_id"][ask], times[ask], order_only=order_only)
+        learn, ask, words = _cut_by_time(log["session_id"], times, order_only, cut, test_days)
+    how = {"split": words, "events": event, "order_only": order_only}
+    return _Log(log["session_id"], log["item_id"], times, _users(log), learn, ask, cut == "moment", how)
+
+
+def _users(log: Mapping[str, NDArray[Any]]) -> NDArray[np.str_] | None:
+    name = next((name for name in ("user_id", "visitor_id") if name in log), None)
+    if name is None:
+        return None
+    users = log[name].astype(np.str_)
+    return np.where(np.isin(users, ("-1", "None", "nan")), "", users)
+
+
+def _split(log: _Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:
+    """Interactions of the rows to learn from, and sessions of the rows to ask for with what came before them."""
+    order_only = bool(log.how["order_only"])
+    users = log.user
+    train = from_columns(
+        log.session[learn], log.item[learn], log.time[learn], order_only=order_only,
+        users=None if users is None else users[learn],
+    )  # fmt: skip
+    shown = ask | (learn & np.isin(log.session, log.session[ask])) if log.through else ask
+    test = from_columns(
+        log.session[shown], log.item[shown], log.time[shown], order_only=order_only,
+        users=None if users is None else users[shown],
+    )  # fmt: skip
+    ended = float(log.time[learn].max())
+    begins = float(log.time[ask].min())
     known = set(train.item_ids)
     seen = [name in known for name in test.item_ids]
-    sessions = []
-    for start, end in zip(test.session_ptr[:-1].tolist(), test.session_ptr[1:].tolist(), strict=True):
-        session = [test.item_ids[code] for code in test.item[start:end].tolist() if seen[code]]
-        if len(session) > 1:
+    sessions: list[list[str]] = []
+    first: list[int] = []
+    who: list[str | None] = []
+    unseen: list[list[str]] = []
+    owner: list[int] = []
+    for number, (start, end) in enumerate(zip(test.session_ptr[:-1].tolist(), test.session_ptr[1:].tolist(),
+                                              strict=True)):  # fmt: skip
+        session: list[str] = []
+        history = 0
+        for code, time in zip(test.item[start:end].tolist(), test.time[start:end].tolist(), strict=True):
+            asked = not log.through or time >= begins
+            if seen[code]:
+                session.append(test.item_ids[code])
+                history += not asked
+            elif asked and session:
+                unseen.append([*session, test.item_ids[code]])
+                owner.append(number)
+        if len(session) > max(history, 1):
             sessions.append(session)
+            first.append(max(history, 1))
+            user = -1 if test.user is None else int(test.user[number])
+            who.append(test.user_ids[user] if user >= 0 else None)
     if not sessions:
-        raise BadInput(f"no test session has two items that occur in the {len(train.item)} clicks before.",
-                       hint="Ask with a longer log.")  # fmt: skip
+        raise NothingAsked(f"no test session has two items that occur in the {len(train.item)} clicks before.",
+                           hint="Ask with a longer log.")  # fmt: skip
     how = {
-        "split": cut,
-        "events": event,
-        "order_only": order_only,
+        **log.how,
         "train_sessions": len(train.session_ptr) - 1,
         "train_clicks": len(train.item),
         "train_items": len(train.item_ids),
         "test_sessions": len(sessions),
-        "test_clicks_unknown_removed": int(len(test.item) - np.asarray(seen, dtype=bool)[test.item].sum()),
+        "test_clicks_unknown_removed": int((~np.asarray(seen, dtype=bool))[test.item].sum()),
     }
-    return Split(train, sessions, how)
+    return Split(train, sessions, how, first, who, Unseen(unseen, np.array(owner, dtype=np.int32)), ended)
 
 
 def _cut_by_time(
-    session_ids: NDArray[Any], times: NDArray[np.float64], *, order_only: bool
+    session_ids: NDArray[Any], times: NDArray[np.float64], order_only: bool, cut: str, test_days: float | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
     """Masks of train and test rows, and the cut in words."""
     _, session = np.unique(session_ids.astype(str) if session_ids.dtype.kind == "O" else session_ids,
                            return_inverse=True)  # fmt: skip
     last = np.full(int(session.max()) + 1, -np.inf)
     np.maximum.at(last, session, times)
-    if order_only:
-        ask = last > np.sort(last)[int(len(last) * 0.9) - 1] if len(last) > 1 else last > last[0]
-        cut = "last 10 % of the sessions"
-    else:
-        days = 1 if times.max() - times.min() < 30 * DAY_S else 7
-        ask = last > times.max() - days * DAY_S
-        cut = f"last {days} day{'s' if days > 1 else ''}"
+    decides = times if cut == "moment" else last
+    days = test_days if test_days is not None else 1 if times.max() - times.min() < 30 * DAY_S else 7
+    if order_only and test_days is not None:
+        raise BadInput("ts only tells the order of this log, so its last days are not known.")
+    ask = decides > times.max() - days * DAY_S
+    words = f"last {days:g} day{'' if days == 1 else 's'}"
+    if order_only or (test_days is None and ask.all()):  # no clock, or too short a log
+        ask = decides > np.sort(decides)[max(int(len(decides) * 0.9) - 1, 0)]
+        words = f"last 10 % of the {'clicks' if cut == 'moment' else 'sessions'}"
     if ask.all() or not ask.any():
-        raise BadInput(f"cutting off the {cut} leaves one side empty: all {len(last)} sessions fall together.",
+        raise BadInput(f"cutting off the {words} leaves one side empty: all {len(last)} sessions fall together.",
                        hint="A column split with train and test decides it yourself.")  # fmt: skip
-    return ~ask[session], ask[session], cut
+    rows = ask if cut == "moment" else ask[session]
+    return ~rows, rows, words + (", through sessions" if cut == "moment" else "")
