@@ -1,0 +1,351 @@
+"""The compiled loops of item graphs: who follows whom, two steps of that, and who shares sessions with whom.
+
+Each row is summed up in one array with a place for every item (Gustavson, 1978), so that what is needed beside clicks
+and result is a few numbers an item, however many pairs there are; then the strongest of the row are kept. Everything
+is added in one order, so the same clicks give the same bytes.
+"""
+
+import numpy as np
+from numba import njit
+
+from thinslice.models.knn_kernel import sift
+
+BITS = 19
+"""Bits of a float32 that do not count for its level: four of its fraction and its exponent are left."""
+
+LEVELS = 256
+
+
+@njit(nogil=True, cache=True)
+def positions(item, item_count):  # type: ignore[no-untyped-def] # numba infers these
+    """Where each item was clicked: ptr (items + 1,) int32 and position (clicks,) int32, rising inside an item."""
+    ptr = np.zeros(item_count + 1, np.int32)
+    for p in range(item.size):
+        ptr[item[p] + 1] += 1
+    for i in range(item_count):
+        ptr[i + 1] += ptr[i]
+    at = ptr[:-1].copy()
+    position = np.empty(item.size, np.int32)
+    for p in range(item.size):
+        i = item[p]
+        position[at[i]] = p
+        at[i] += 1
+    return ptr, position
+
+
+@njit(nogil=True, cache=True)
+def keep(touched, count, score, top, heap, kept, weight):  # type: ignore[no-untyped-def]
+    """Writes the `top` best of the touched items, in rising order, and sets the score of all touched ones to zero.
+
+    Scores are counted by their leading bits (sixteenths of powers of two below the best), so only those near the cut
+    are compared with each other.
+
+    Args:
+        touched: Item codes, each once, its own order is lost; of equal scores the smaller codes are kept.
+        count: How many of `touched` are meant.
+        score: Shape (items,), float32, positive.
+        top: The longest row.
+        heap: Scratch (top,), float32.
+        kept: Where the codes go.
+        weight: Where their scores go.
+
+    Returns:
+        How many were written.
+    """
+    size = 0
+    if count <= top:
+        for n in range(count):
+            kept[n] = touched[n]
+        size = count
+    else:
+        bits = score.view(np.uint32)
+        best = np.uint32(0)
+        for n in range(count):
+            best = max(best, bits[touched[n]])
+        best >>= np.uint32(BITS)
+        level = np.zeros(LEVELS, np.int32)
+        for n in range(count):
+            level[min(best - (bits[touched[n]] >> np.uint32(BITS)), np.uint32(LEVELS - 1))] += 1
+        cut = 0
+        above = level[0]
+        while above <= top:  # ends, since there are more than `top`
+            cut += 1
+            above += level[cut]
+        for n in range(count):
+            code = touched[n]
+            near = min(best - (bits[code] >> np.uint32(BITS)), np.uint32(LEVELS - 1))
+            if near < cut:
+                kept[size] = code
+                size += 1
+        size += select(touched[:count], bits, score, best, cut, heap[: top - size], kept[size:top])
+    kept[:size].sort()
+    for n in range(size):
+        weight[n] = score[kept[n]]
+    for n in range(count):
+        score[touched[n]] = 0
+    return size
+
+
+@njit(nogil=True, cache=True)
+def select(touched, bits, score, best, cut, heap, kept):  # type: ignore[no-untyped-def]
+    """Of the items at the level `cut` the best `heap.size`, the smaller codes of equal ones, into `kept`."""
+    top = heap.size
+    size = 0
+    if top == 0:
+        return 0
+    for code in touched:
+        if min(best - (bits[code] >> np.uint32(BITS)), np.uint32(LEVELS - 1)) != cut:
+            continue
+        value = score[code]
+        if size < top:  # a heap with the worst of the best on top
+            hole = size
+            size += 1
+            while hole > 0:
+                parent = (hole - 1) >> 1
+                if heap[parent] < value or (heap[parent] == value and kept[parent] > code):
+                    break
+                heap[hole] = heap[parent]
+                kept[hole] = kept[parent]
+                hole = parent
+        elif value > heap[0] or (value == heap[0] and code < kept[0]):
+            hole = sift(heap, kept, size, value, code)
+        else:
+            continue
+        heap[hole] = value
+        kept[hole] = code
+    return size
+
+
+@njit(nogil=True, cache=True)
+def transitions(session_ptr, item, item_count, ahead, back, top, loops, normalize):  # type: ignore[no-untyped-def]
+    """Sums for each item what is clicked near it.
+
+    Args:
+        session_ptr: Shape (sessions + 1,), int32.
+        item: Shape (clicks,), int32.
+        item_count: Number of item codes.
+        ahead: Weight of one, two, … clicks later, float32, positive.
+        back: Weight of one, two, … clicks earlier, float32, positive; may be empty.
+        top: The longest row.
+        loops: Whether an item may follow itself.
+        normalize: Whether a row is divided by its sum before it is cut.
+
+    Returns:
+        ptr (items + 1,) int32, item int32, weight float32.
+    """
+    ptr, position = positions(item, item_count)
+    first = np.zeros(item.size + 1, np.bool_)
+    for s in range(session_ptr.size):
+        first[session_ptr[s]] = True
+    room = 0
+    reach = ahead.size + back.size
+    for i in range(item_count):
+        room += min(top, reach * (ptr[i + 1] - ptr[i]))
+    row_ptr = np.zeros(item_count + 1, np.int32)
+    kept = np.empty(room, np.int32)
+    weight = np.empty(room, np.float32)
+    score = np.zeros(item_count, np.float32)
+    touched = np.empty(item_count + 1, np.int32)
+    heap = np.empty(top, np.float32)
+    end = 0
+    for i in range(item_count):
+        count = 0
+        total = 0.0
+        for n in range(ptr[i], ptr[i + 1]):
+            p = position[n]
+            q = p
+            for step in range(ahead.size):
+                q += 1
+                if first[q]:
+                    break
+                code = item[q]
+                if loops or code != i:
+                    if score[code] == 0:
+                        touched[count] = code
+                        count += 1
+                    score[code] += ahead[step]
+                    total += ahead[step]
+            q = p
+            for step in range(back.size):
+                if first[q]:
+                    break
+                q -= 1
+                code = item[q]
+                if loops or code != i:
+                    if score[code] == 0:
+                        touched[count] = code
+                        count += 1
+                    score[code] += back[step]
+                    total += back[step]
+        size = keep(touched, count, score, top, heap, kept[end:], weight[end:])
+        if normalize and total > 0:
+            for n in range(end, end + size):
+                weight[n] = np.float32(weight[n] / total)
+        end += size
+        row_ptr[i + 1] = end
+    return row_ptr, kept[:end].copy(), weight[:end].copy()
+
+
+@njit(nogil=True, cache=True)
+def walk(ptr, item, weight, top, normalize):  # type: ignore[no-untyped-def]
+    """Two steps: the square of the matrix, its rows divided by their sums first if `normalize`, its rows cut at `top`.
+
+    Returns:
+        ptr (items + 1,) int32, item int32, weight float32.
+    """
+    item_count = ptr.size - 1
+    share = weight.copy()
+    if normalize:
+        for i in range(item_count):
+            total = 0.0
+            for n in range(ptr[i], ptr[i + 1]):
+                total += weight[n]
+            if total > 0:
+                for n in range(ptr[i], ptr[i + 1]):
+                    share[n] = np.float32(weight[n] / total)
+    room = 0
+    for i in range(item_count):
+        reach = 0
+        for n in range(ptr[i], ptr[i + 1]):
+            reach += ptr[item[n] + 1] - ptr[item[n]]
+        room += min(top, reach)
+    row_ptr = np.zeros(item_count + 1, np.int32)
+    kept = np.empty(room, np.int32)
+    found = np.empty(room, np.float32)
+    score = np.zeros(item_count, np.float32)
+    touched = np.empty(item_count + 1, np.int32)
+    heap = np.empty(top, np.float32)
+    end = 0
+    for i in range(item_count):
+        count = 0
+        for n in range(ptr[i], ptr[i + 1]):
+            way = share[n]
+            for m in range(ptr[item[n]], ptr[item[n] + 1]):
+                code = item[m]
+                before = score[code]
+                touched[count] = code
+                count += before == 0
+                score[code] = before + max(way * share[m], SMALLEST)
+        end += keep(touched, count, score, top, heap, kept[end:], found[end:])
+        row_ptr[i + 1] = end
+    return row_ptr, kept[:end].copy(), found[:end].copy()
+
+
+@njit(nogil=True, cache=True)
+def transposed(ptr, item, weight, top):  # type: ignore[no-untyped-def]
+    """Each edge turned around; rows cut at `top`. Returns ptr (items + 1,) int32, item int32, weight float32."""
+    item_count = ptr.size - 1
+    to, position = positions(item, item_count)
+    source = np.empty(item.size, np.int32)
+    for i in range(item_count):
+        for n in range(ptr[i], ptr[i + 1]):
+            source[n] = i
+    room = 0
+    for i in range(item_count):
+        room += min(top, to[i + 1] - to[i])
+    row_ptr = np.zeros(item_count + 1, np.int32)
+    kept = np.empty(room, np.int32)
+    found = np.empty(room, np.float32)
+    score = np.zeros(item_count, np.float32)
+    touched = np.empty(item_count + 1, np.int32)
+    heap = np.empty(top, np.float32)
+    end = 0
+    for i in range(item_count):
+        count = 0
+        for n in range(to[i], to[i + 1]):
+            code = source[position[n]]
+            touched[count] = code
+            score[code] = weight[position[n]]
+            count += 1
+        end += keep(touched, count, score, top, heap, kept[end:], found[end:])
+        row_ptr[i + 1] = end
+    return row_ptr, kept, found
+
+
+@njit(nogil=True, cache=True)
+def distinct(session_ptr, item, item_count, longest):  # type: ignore[no-untyped-def]
+    """The newest `longest` clicks of each session as its distinct items and how often each was clicked.
+
+    Returns:
+        ptr (sessions + 1,) int32, item int32, times float32.
+    """
+    sessions = session_ptr.size - 1
+    ptr = np.zeros(sessions + 1, np.int32)
+    found = np.empty(item.size, np.int32)
+    times = np.empty(item.size, np.float32)
+    place = np.full(item_count, -1, np.int32)
+    end = 0
+    for s in range(sessions):
+        begin = end
+        for p in range(max(session_ptr[s], session_ptr[s + 1] - longest), session_ptr[s + 1]):
+            i = item[p]
+            if place[i] < begin:
+                place[i] = end
+                found[end] = i
+                times[end] = 0
+                end += 1
+            times[place[i]] += 1
+        ptr[s + 1] = end
+    return ptr, found[:end].copy(), times[:end].copy()
+
+
+@njit(nogil=True, cache=True)
+def cosine(ptr, item, value, item_count, top, own):  # type: ignore[no-untyped-def]
+    """Cosine of every two items over the sessions.
+
+    Args:
+        ptr: Shape (sessions + 1,), int32.
+        item: Distinct items of the sessions, int32.
+        value: Beside `item`, float32; divided in place by the length of the item's vector.
+        item_count: Number of item codes.
+        top: The longest row.
+        own: Whether an item's cosine with itself, 1, belongs to its row.
+
+    Returns:
+        ptr (items + 1,) int32, item int32, weight float32.
+    """
+    length = np.zeros(item_count, np.float64)
+    for n in range(item.size):
+        length[item[n]] += np.float64(value[n]) ** 2
+    for n in range(item.size):
+        value[n] = np.float32(value[n] / np.sqrt(length[item[n]]))
+    at, position = positions(item, item_count)
+    session = np.empty(item.size, np.int32)
+    for s in range(ptr.size - 1):
+        for n in range(ptr[s], ptr[s + 1]):
+            session[n] = s
+    room = 0
+    for i in range(item_count):
+        reach = 0
+        for n in range(at[i], at[i + 1]):
+            s = session[position[n]]
+            reach += ptr[s + 1] - ptr[s]
+            if reach > top:
+                break
+        room += min(top, reach)
+    row_ptr = np.zeros(item_count + 1, np.int32)
+    kept = np.empty(room, np.int32)
+    found = np.empty(room, np.float32)
+    score = np.zeros(item_count, np.float32)
+    touched = np.empty(item_count + 1, np.int32)
+    heap = np.empty(top, np.float32)
+    end = 0
+    for i in range(item_count):
+        count = 0
+        for n in range(at[i], at[i + 1]):
+            mine = value[position[n]]
+            s = session[position[n]]
+            for m in range(ptr[s], ptr[s + 1]):
+                code = item[m]
+                if own or code != i:
+                    before = score[code]
+                    touched[count] = code
+                    count += before == 0
+                    score[code] = before + max(mine * value[m], SMALLEST)
+        end += keep(touched, count, score, top, heap, kept[end:], found[end:])
+        row_ptr[i + 1] = end
+    return row_ptr, kept[:end].copy(), found[:end].copy()
+
+
+SMALLEST = np.float32(1e-30)
+"""An edge is never lost to rounding: zero says that an item was not touched."""
