@@ -28,8 +28,8 @@ def mmr(relevance: NDArray[np.float64], likeness: NDArray[np.float64], k: int, d
     [0, 2, 1]
     """
     n = len(relevance)
-    if dial <= 0 or n == 0:
-        return list(range(min(k, n)))
+    if dial <= 0 or min(k, n) <= 0:
+        return list(range(min(max(k, 0), n)))
     chosen = [0]
     worth = (1.0 - dial) * relevance
     closest = likeness[0].copy()

@@ -271,7 +271,7 @@ class Quotas:
 def groups_of(item: Item, by: str) -> Sequence[str]:
     """The groups of an item that a quota counts; none when it has no such value: then no quota holds it back."""
     if by == "category":
-        return item.categories
+        return list(dict.fromkeys(item.categories))
     value = {"brand": item.brand, "creator": item.creator_id, "kind": item.kind, "group": item.group_id}.get(
         by, item.attributes.get(by)
     )
