@@ -57,6 +57,17 @@ def test_import_refuses_what_it_cannot_use(run, tmp_path):
     run("import", "events", str(path), "--tenant", "nobody", code=2)
 
 
+@pytest.mark.parametrize("bad", ["missing.csv", "empty.csv", "strange.csv"])
+def test_nothing_is_read_when_one_of_the_files_cannot_be(run, workspace, tmp_path, bad):
+    good = tmp_path / "log.csv"
+    good.write_text(CSV, encoding="utf-8")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    (tmp_path / "strange.csv").write_text("x,y\n1,2\n")
+    run("import", "events", str(good), str(tmp_path / bad), "--json", code=2)
+    assert not workspace.lake.exists()
+    assert json.loads(run("import", "events", str(good), "--json"))["kept"] == 20
+
+
 def test_import_train_recommend_answers_without_a_service(run, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(CSV, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Files of one's own become rows of the lake."""
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,14 +14,14 @@ from hypothesis import strategies as st
 from thinslice.collect.columns import guess, is_order_index, read_money
 from thinslice.errors import BadInput, BadRecord
 from thinslice.jobs.load import load, replay
-from thinslice.records import Event, Item, Order, Quarantined
+from thinslice.records import Edge, Event, Item, Order, Quarantined, User
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
 from thinslice.store.live import LiveDB
 from thinslice.store.schemas import to_records
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-RECORDS = {"events": Event, "items": Item, "orders": Order, "quarantine": Quarantined}
+RECORDS = {"events": Event, "items": Item, "orders": Order, "users": User, "edges": Edge, "quarantine": Quarantined}
 
 
 @pytest.fixture
@@ -186,6 +187,86 @@ def test_the_lines_of_an_order_may_lie_scattered_over_the_file(workspace):
     assert (again.kept, again.known) == (0, 3)
 
 
+PEOPLE = "customer_id,lat,lon,tier,interests,consent,hashed_email,shoe\n" + (
+    "u1,47.4,8.5,gold,knives; pans,,5e884898da28047151d0e56f8dc62927,42\n"
+    "u2,,,,,measurement,,40\nu3,,,silver,,none,,38\nu4,91,,,,,,\nNaN,,,,,,,\nu5,,,,,,ada@example.test,\n"
+)
+
+
+def test_people_are_imported_once_and_one_who_consents_to_nothing_is_not_stored(workspace):
+    told = {"shoe": "attributes.shoe"}
+    path = file(workspace, "people.csv", PEOPLE)
+    result = load(workspace, "users", path, "shop", now=NOW, told=told)
+    assert (result.read, result.kept, result.known, result.not_stored_no_consent) == (6, 2, 0, 1)
+    assert [(bad.line, bad.code) for bad in result.bad] == [
+        (5, "out_of_range"), (6, "missing_field"), (7, "not_hashed")
+    ]  # fmt: skip
+    first, second = sorted(rows(workspace, "users"), key=lambda user: user.user_id)
+    assert (first.user_id, first.latitude, first.loyalty_tier, first.entries, first.attributes, first.consent) == (
+        "u1", 47.4, "gold", ["knives", "pans"], {"shoe": "42"}, "personalization",
+    )  # fmt: skip
+    assert (second.user_id, second.consent) == ("u2", "measurement")
+    assert not any("ada@example" in each.raw for each in rows(workspace, "quarantine"))
+    versions = Lake(workspace.lake).versions()
+    again = load(workspace, "users", path, "shop", now=NOW + timedelta(hours=1), told=told)
+    assert (again.kept, again.known) == (0, 2)
+    assert Lake(workspace.lake).versions() == versions
+
+
+def test_a_person_who_withdraws_keeps_nothing_but_the_withdrawal(workspace):
+    load(workspace, "users", file(workspace, "a.csv", "id,tier\nu1,gold\n"), "shop", now=NOW)
+    later = NOW + timedelta(days=1)
+    load(workspace, "users", file(workspace, "b.csv", "id,tier,consent\nu1,gold,none\n"), "shop", now=later)
+    assert rows(workspace, "users") == [User(tenant="shop", user_id="u1", updated_at=later, consent="none")]
+
+
+@pytest.mark.parametrize("time", ["", "2026-04-01T10:00:00Z"])
+def test_ties_are_imported_once_with_or_without_a_time(workspace, time):
+    text = f"from,to,relation,weight,since\na,b,follow,2,{time}\nb,a,,,{time}\na,a,follow,1,\na,c,marriage,1,\n"
+    path = file(workspace, "ties.csv", text)
+    result = load(workspace, "edges", path, "shop", now=NOW)
+    assert (result.kept, [(bad.line, bad.code) for bad in result.bad]) == (2, [(4, "self_edge"), (5, "unknown_kind")])
+    ties = sorted(rows(workspace, "edges"), key=lambda edge: edge.from_id)
+    assert [(tie.from_id, tie.to_id, tie.kind, tie.weight) for tie in ties] == [
+        ("a", "b", "follow", 2.0), ("b", "a", "connection", 1.0)
+    ]  # fmt: skip
+    versions = Lake(workspace.lake).versions()
+    again = load(workspace, "edges", path, "shop", now=NOW + timedelta(hours=1))
+    assert (again.kept, again.known) == (0, 2)
+    assert Lake(workspace.lake).versions() == versions
+    heavier = file(workspace, "more.csv", "from,to,relation,weight\na,b,follow,3\n")
+    assert load(workspace, "edges", heavier, "shop", now=NOW + timedelta(hours=2)).kept == 1
+    assert {tie.weight for tie in rows(workspace, "edges")} == {1.0, 3.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "row", "replacement"),
+    [("events", "item_id,ts", "{},1775000000", "item_id"), ("items", "item_id,title", "{},Vase", "item_id"),
+     ("orders", "order_id,ts,total,currency", "{},1775000000,1,EUR", "order_id"),
+     ("users", "user_id,tier", "{},gold", "user_id"), ("edges", "from,to", "{},b", "from_id")],
+)  # fmt: skip
+@pytest.mark.parametrize("cell", ["NaN", "null", "None", " nan ", ""])
+def test_a_cell_that_stands_for_nothing_never_becomes_an_id(workspace, kind, header, row, replacement, cell):
+    path = file(workspace, "holes.csv", f"{header}\n{row.format(cell)}\n")
+    result = load(workspace, kind, path, "shop", now=NOW)
+    assert (result.kept, result.quarantined) == (0, 1)
+    (kept,) = rows(workspace, "quarantine")
+    assert (kept.code, kept.field) == ("missing_field", replacement)
+    assert f"the cell says {cell!r}" in kept.reason or not cell
+    fixed = "a" if kind != "edges" else "c"
+    assert replay(workspace, [kept], now=NOW, change={replacement: fixed}) == 1
+    assert len(rows(workspace, kind)) == 1
+
+
+def test_a_session_id_that_stands_for_nothing_is_left_out(workspace):
+    load_events(workspace, file(workspace, "log.csv", "session_id,visitor,item_id,ts\nNaN,v,a,1775000000\n"))
+    assert [(event.session_id, event.visitor_id) for event in rows(workspace, "events")] == [(None, "v")]
+
+
+def test_json_lines_may_begin_with_a_byte_order_mark(workspace):
+    assert load_events(workspace, file(workspace, "a.jsonl", '\ufeff{"item_id": "a", "ts": 1775000000}\n')).kept == 1
+
+
 def test_a_quarantined_row_can_be_set_right_and_taken_in_again(workspace):
     path = file(workspace, "log.csv", "visitor,item_id,time\nv,a,soon\nv,,2026-04-01\n")
     load_events(workspace, path)
@@ -226,6 +307,8 @@ def test_map_takes_the_names_that_the_guess_knows_and_each_field_once():
         ("log.csv", b"item_id,item_id,ts\n", "each once"),
         ("log.parquet", b"no parquet", "no Parquet file"),
         ("log.json", b"[{]", "no JSON array"),
+        ("log.csv", "item_id,ts\n".encode("utf-16"), "UTF-16"),
+        ("log.csv.gz", gzip.compress(b"item_id,ts\n"), "packed .gzip."),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(workspace, name, content, message):
@@ -248,15 +331,22 @@ cells = st.one_of(st.sampled_from(odd_cells), st.text(max_size=8))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(["events", "items", "orders"]), st.lists(st.lists(cells, min_size=1, max_size=5), max_size=6))
+@given(
+    st.sampled_from(["events", "items", "orders", "users", "edges"]),
+    st.lists(st.lists(cells, min_size=1, max_size=5), max_size=6),
+)
 def test_no_file_raises_anything_but_our_errors_and_every_row_is_counted(workspace, kind, table):
-    header = "item_id,ts,order_id,price,quantity\n" + "\n".join(",".join(row) for row in table)
+    header = (
+        ("from,to" if kind == "edges" else "item_id,user_id")
+        + ",ts,order_id,price,quantity\n"
+        + "\n".join(",".join(row) for row in table)
+    )
     path = file(workspace, "any.csv", header.encode("utf-8", "surrogateescape") + b"\n")
     try:
         result = load(workspace, kind, path, "shop", now=NOW)
     except BadInput:
         return
-    assert result.read == result.kept + result.known + result.quarantined
+    assert result.read == result.kept + result.known + result.quarantined + result.not_stored_no_consent
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

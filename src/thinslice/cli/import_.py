@@ -1,4 +1,4 @@
-"""`thinslice import`: a shop's own events, items or orders become rows of the lake."""
+"""`thinslice import`: a shop's own events, items, orders, users or edges become rows of the lake."""
 
 import sys
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ SHOWN_LINES = 20
 """So many bad rows of a file are printed."""
 
 
-@click.command("import", short_help="Read events, items or orders from CSV, JSON Lines or Parquet files.")
-@click.argument("kind", type=click.Choice(("events", "items", "orders")))
+@click.command("import", short_help="Read events, items, orders, users or edges from files.")
+@click.argument("kind", type=click.Choice(("events", "items", "orders", "users", "edges")))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
 @workspace_option
 @click.option("--tenant", default="shop", show_default=True, help="Whose rows these are.")
@@ -35,14 +35,17 @@ def command(
     maps: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Read events, items or orders from CSV, JSON Lines or Parquet files.
+    """Read events, items, orders, users or edges from CSV, JSON Lines or Parquet files.
 
-    Columns are guessed by their names. Bad rows are quarantined and named; the same file twice changes nothing.
+    Every file is looked at before the first is read. Columns are guessed by their names. Bad rows are quarantined and
+    named; the same file twice changes nothing.
     """
-    from thinslice.jobs.load import load
+    from thinslice.jobs.load import check_file, load
 
     read_settings(workspace).tenant(tenant)
     told = dict(_pair(each) for each in maps)
+    for path in files:
+        check_file(kind, path, file_format, told)
     results: list[Loaded] = []
     for path in files:
         with _Bar(path.name) as bar:

@@ -18,7 +18,7 @@ COMMANDS = {
     "demo": ("thinslice.cli.demo", "A shop, shoppers and a live experiment to look at, until Ctrl-C."),
     "init": ("thinslice.cli.init", "Make a workspace, or one more tenant in it, and its keys."),
     "keys": ("thinslice.cli.keys", "List, create and revoke keys."),
-    "import": ("thinslice.cli.import_", "Read events, items or orders from CSV, JSON Lines or Parquet files."),
+    "import": ("thinslice.cli.import_", "Read events, items, orders, users or edges from files."),
     "train": ("thinslice.cli.train", "Train a tenant's models from the lake and publish them."),
     "evaluate": (
         "thinslice.cli.evaluate",

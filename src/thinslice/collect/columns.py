@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from thinslice.collect.makers import EventMaker
-from thinslice.collect.payloads import Moment, WireCatalogItem, WireEvent, WireOrder, read_problem
+from thinslice.collect.payloads import (
+    Moment,
+    WireCatalogItem,
+    WireEdge,
+    WireEvent,
+    WireOrder,
+    WireUser,
+    read_problem,
+)
 from thinslice.errors import BadInput, BadRecord
 from thinslice.records import Event
 
@@ -67,9 +75,25 @@ _ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
         "total": ("revenue", "order_total", "amount"),
         "quantity": ("qty",),
     },
+    "users": {
+        "user_id": ("id", "userid", "user", "customer_id", "customerid", "customer", "member_id"),
+        "email_hash": ("hashed_email", "email_sha256", "sha256_email_address"),
+        "loyalty_tier": ("tier", "loyalty_level"),
+        "latitude": ("lat",),
+        "longitude": ("lon", "lng"),
+        "entries": ("interests", "skills"),
+    },
+    "edges": {
+        "from_id": ("from", "source", "source_id", "src", "follower", "follower_id", "user_id", "from_user_id"),
+        "to_id": ("to", "target", "target_id", "dst", "followee", "followee_id", "friend_id", "to_user_id"),
+        "kind": ("type", "relation", "edge_type"),
+        "weight": ("strength",),
+        "occurred_at": ("ts", "timestamp", "time", "datetime", "date", "created_at", "since"),
+    },
 }
 
-_NEEDED = {"events": ("item_id", "occurred_at"), "items": ("item_id",), "orders": ("order_id", "occurred_at")}
+_NEEDED = {"events": ("item_id", "occurred_at"), "items": ("item_id",), "orders": ("order_id", "occurred_at"),
+           "users": ("user_id",), "edges": ("from_id", "to_id")}  # fmt: skip
 
 _NAMES = {
     "view": "view_item", "product_view": "view_item", "click": "select_item", "cart": "add_to_cart",
@@ -79,9 +103,10 @@ _NAMES = {
 }  # fmt: skip
 
 _IDS = frozenset({"item_id", "session_id", "visitor_id", "user_id", "order_id", "event_id", "group_id", "creator_id",
-                  "target_id", "recommendation_id"})  # fmt: skip
+                  "target_id", "recommendation_id", "from_id", "to_id"})  # fmt: skip
+_NOTHING = frozenset({"nan", "null", "none", "<na>", "nat", "n/a", "#n/a", "undefined"})
 _TIMES = frozenset({"occurred_at", "published_at", "expires_at"})
-_NESTED = frozenset({"context", "items", "lines", "attributes", "vectors", "categories"})
+_NESTED = frozenset({"context", "items", "lines", "attributes", "vectors", "categories", "entries", "purposes"})
 _MONEY = {"price": "price_minor", "total": "total_minor"}
 _NO_CENTS = frozenset({"JPY", "KRW", "CLP", "VND", "ISK", "XAF", "XOF", "PYG", "UGX"})
 _THREE_DIGITS = frozenset({"KWD", "BHD", "OMR", "JOD", "TND"})
@@ -95,7 +120,7 @@ def guess(kind: str, columns: Sequence[str], told: Mapping[str, str]) -> dict[st
     """Which field each column is.
 
     Args:
-        kind: `events`, `items` or `orders`.
+        kind: `events`, `items`, `orders`, `users` or `edges`.
         columns: The file's column names.
         told: Column → field, from `--map`; stronger than any guess.
 
@@ -159,6 +184,10 @@ def fields_of(kind: str) -> frozenset[str]:
         return (frozenset(WireEvent.__struct_fields__) | {"price"}) - ours
     if kind == "items":
         return (frozenset(WireCatalogItem.__struct_fields__) | {"price"}) - ours
+    if kind == "users":
+        return frozenset(WireUser.__struct_fields__) - ours
+    if kind == "edges":
+        return frozenset(WireEdge.__struct_fields__) - ours
     lines = {"price", "total", "item_id", "quantity", "price_minor"}
     return (frozenset(WireOrder.__struct_fields__) | lines) - ours
 
@@ -238,6 +267,40 @@ def order_of(rows: Sequence[Mapping[str, Any]], currency: str | None) -> WireOrd
     return to_wire({**fields, "lines": lines} if lines else fields, WireOrder)
 
 
+def user_of(row: Mapping[str, Any]) -> WireUser:
+    """The known person of one row, its fields by name.
+
+    Raises:
+        BadRecord: What is wrong with it.
+    """
+    fields = plain_fields(row, None, bag="attributes")
+    for name in ("entries", "purposes"):
+        if isinstance(fields.get(name), str):
+            parts = fields[name].replace("|", ";").replace(",", ";").split(";")
+            fields[name] = [part.strip() for part in parts if part.strip()]
+    return to_wire(fields, WireUser)
+
+
+def edge_of(row: Mapping[str, Any]) -> WireEdge:
+    """The tie between two people of one row, its fields by name.
+
+    Raises:
+        BadRecord: What is wrong with it.
+    """
+    return to_wire(plain_fields(row, None, bag=""), WireEdge)
+
+
+def stands_for_nothing(cell: Any) -> bool:
+    """Whether a cell is what programs write where they know nothing: `NaN`, `null`, `None` and the like.
+
+    >>> stands_for_nothing("NaN"), stands_for_nothing(None), stands_for_nothing(""), stands_for_nothing("nancy")
+    (True, True, True, False)
+    """
+    if isinstance(cell, str):
+        return not cell or (len(cell) <= 9 and cell.strip().lower() in _NOTHING)
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
 def plain_fields(row: Mapping[str, Any], currency: str | None, bag: str) -> dict[str, Any]:
     """A row's fields as the wire has them: ids as text, times read, prices in minor units, empty ones left out.
 
@@ -250,6 +313,8 @@ def plain_fields(row: Mapping[str, Any], currency: str | None, bag: str) -> dict
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             continue
         if name in _IDS:
+            if stands_for_nothing(value):
+                continue
             fields[name] = value if isinstance(value, str) else _id_text(value)
         elif name in _TIMES:
             fields[name] = read_time(value, name)
@@ -336,7 +401,7 @@ def to_wire(fields: dict[str, Any], wire_type: type[W]) -> W:
 
 
 def _bag(kind: str) -> str:
-    return {"events": "context", "items": "attributes"}.get(kind, "")
+    return {"events": "context", "items": "attributes", "users": "attributes"}.get(kind, "")
 
 
 def _id_text(value: Any) -> str:

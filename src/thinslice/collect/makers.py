@@ -1,4 +1,4 @@
-"""Makers: what was sent becomes an event, an item or an order, checked for what types cannot say."""
+"""Makers: what was sent becomes an event, item, order, user or edge, checked for what types cannot say."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from thinslice.collect.payloads import Moment, WireCatalogItem, WireEvent, WireOrder
+from thinslice.collect.payloads import Moment, WireCatalogItem, WireEdge, WireEvent, WireOrder, WireUser
 from thinslice.errors import BadRecord
-from thinslice.records import CONSENTS, EVENT_NAMES, STATUSES, Event, Item, Order, OrderLine
+from thinslice.records import CONSENTS, EDGE_KINDS, EVENT_NAMES, STATUSES, Edge, Event, Item, Order, OrderLine, User
 
 MAX_CONTEXT_BYTES = 16_384
 """What one record may carry in `context` or `attributes`."""
@@ -83,11 +83,7 @@ class EventMaker:
             raise BadRecord(
                 "unknown_consent", f"consent is {shown(consent)}", field="consent", hint=f"send {_one_of(CONSENTS)}."
             )
-        if wire.tenant is not None and wire.tenant != self._tenant:
-            raise BadRecord(
-                "foreign_tenant", f"the key belongs to another tenant than {shown(wire.tenant)}", field="tenant",
-                hint="leave tenant out: it follows from the key.",
-            )  # fmt: skip
+        _check_tenant(wire.tenant, self._tenant)
         occurred_at = self._occurred_at(wire.occurred_at)
         name = wire.name
         context = wire.context or {}
@@ -199,11 +195,7 @@ def make_item(wire: WireCatalogItem, *, tenant: str, now: datetime, currency: st
     Raises:
         BadRecord: What is wrong with it.
     """
-    if wire.tenant is not None and wire.tenant != tenant:
-        raise BadRecord(
-            "foreign_tenant", f"the key belongs to another tenant than {shown(wire.tenant)}", field="tenant",
-            hint="leave tenant out: it follows from the key.",
-        )  # fmt: skip
+    _check_tenant(wire.tenant, tenant)
     if wire.status not in _STATUSES:
         raise BadRecord(
             "unknown_status", f"status is {shown(wire.status)}", field="status", hint=f"send {_one_of(STATUSES)}."
@@ -253,11 +245,7 @@ def make_order(
     Raises:
         BadRecord: What is wrong with it.
     """
-    if wire.tenant is not None and wire.tenant != tenant:
-        raise BadRecord(
-            "foreign_tenant", f"the key belongs to another tenant than {shown(wire.tenant)}", field="tenant",
-            hint="leave tenant out: it follows from the key.",
-        )  # fmt: skip
+    _check_tenant(wire.tenant, tenant)
     if wire.total_minor is None and not wire.lines:
         raise BadRecord(
             "missing_field", "an order needs lines or total_minor", field="lines",
@@ -293,6 +281,71 @@ def make_order(
         user_id=wire.user_id,
         source=source,
     )
+
+
+def make_user(wire: WireUser, *, tenant: str, now: datetime, default_consent: str) -> User:
+    """A known person from what was sent; of one who consents to nothing only the id and that are kept.
+
+    Raises:
+        BadRecord: What is wrong with it.
+    """
+    _check_tenant(wire.tenant, tenant)
+    consent = wire.consent or default_consent
+    if consent not in _CONSENTS:
+        raise BadRecord(
+            "unknown_consent", f"consent is {shown(consent)}", field="consent", hint=f"send {_one_of(CONSENTS)}."
+        )
+    if wire.email_hash is not None and "@" in wire.email_hash:
+        raise BadRecord(
+            "not_hashed", "email_hash is an address, not its hash", field="email_hash",
+            hint="hash it yourself (SHA-256 of the address in lower case) and send that.",
+        )  # fmt: skip
+    if consent == "none":
+        return User(tenant=tenant, user_id=wire.user_id, updated_at=now, consent=consent)
+    if wire.attributes:
+        _check_bag(wire.attributes, "attributes")
+    return User(
+        tenant=tenant, user_id=wire.user_id, updated_at=now, email_hash=wire.email_hash,
+        loyalty_tier=wire.loyalty_tier, latitude=wire.latitude, longitude=wire.longitude, entries=wire.entries,
+        attributes=wire.attributes, consent=consent, purposes=wire.purposes,
+    )  # fmt: skip
+
+
+def make_edge(wire: WireEdge, *, tenant: str, now: datetime, earliest: datetime, latest: datetime) -> Edge:
+    """A tie between two people from what was sent.
+
+    Raises:
+        BadRecord: What is wrong with it.
+    """
+    _check_tenant(wire.tenant, tenant)
+    if wire.kind not in EDGE_KINDS:
+        raise BadRecord(
+            "unknown_kind", f"kind is {shown(wire.kind)}", field="kind", hint=f"send {_one_of(EDGE_KINDS)}."
+        )
+    if wire.from_id == wire.to_id:
+        raise BadRecord(
+            "self_edge", f"from_id and to_id are both {shown(wire.to_id)}", field="to_id", hint="tie two people."
+        )
+    at = now if wire.occurred_at is None else moment(wire.occurred_at, "occurred_at")
+    if not earliest <= at <= latest:
+        early = at < earliest
+        raise BadRecord(
+            "too_old" if early else "too_far_ahead",
+            f"occurred_at {at.isoformat()} lies "
+            + (f"before {earliest.isoformat()}" if early else f"after {latest.isoformat()}"),
+            field="occurred_at", hint="check the file's times; they are UTC.",
+        )  # fmt: skip
+    return Edge(
+        tenant=tenant, from_id=wire.from_id, to_id=wire.to_id, kind=wire.kind, occurred_at=at, weight=wire.weight
+    )
+
+
+def _check_tenant(sent: str | None, tenant: str) -> None:
+    if sent is not None and sent != tenant:
+        raise BadRecord(
+            "foreign_tenant", f"the key belongs to another tenant than {shown(sent)}", field="tenant",
+            hint="leave tenant out: it follows from the key.",
+        )  # fmt: skip
 
 
 def moment(sent: datetime | int | float, field: str) -> datetime:

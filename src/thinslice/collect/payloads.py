@@ -116,6 +116,33 @@ class WireOrder(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: str | None = None
 
 
+class WireUser(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A known person as a shop sends them."""
+
+    user_id: Id
+    tenant: str | None = None
+    updated_at: Moment = None
+    email_hash: Annotated[str, Meta(min_length=16, max_length=256)] | None = None
+    loyalty_tier: Word | None = None
+    latitude: Annotated[float, Meta(ge=-90, le=90)] | None = None
+    longitude: Annotated[float, Meta(ge=-180, le=180)] | None = None
+    entries: Annotated[list[Text], Meta(max_length=1000)] = []
+    attributes: dict[str, Any] = {}
+    consent: str | None = None
+    purposes: Annotated[list[Word], Meta(max_length=100)] = []
+
+
+class WireEdge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A tie between two people as a shop sends it."""
+
+    from_id: Id
+    to_id: Id
+    tenant: str | None = None
+    kind: str = "connection"
+    occurred_at: Moment = None
+    weight: Annotated[float, Meta(ge=0, le=1e9)] = 1.0
+
+
 def read_problem(error: msgspec.ValidationError, extra: Mapping[str, Any] | None = None) -> BadRecord:
     """Our words for what the decoder found: `Expected `int`, got `str` - at `$.price_minor``."""
     text = str(error)

@@ -1,37 +1,42 @@
 """Loading: a shop's own files become rows of the lake; the same file twice changes nothing."""
 
-import csv
-import io
+import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from thinslice.collect.columns import EARLIEST, event_of, fields_of, guess, is_order_index, item_of, order_of
-from thinslice.collect.makers import EventMaker, content_key, make_item, make_order
-from thinslice.errors import BadInput, BadRecord
-from thinslice.records import Event, Item, Order, Quarantined
+from thinslice.collect.columns import (
+    EARLIEST,
+    edge_of,
+    event_of,
+    fields_of,
+    guess,
+    is_order_index,
+    item_of,
+    order_of,
+    stands_for_nothing,
+    user_of,
+)
+from thinslice.collect.makers import EventMaker, content_key, make_edge, make_item, make_order, make_user
+from thinslice.errors import BadRecord
+from thinslice.jobs.files import Progress, Row, open_rows
+from thinslice.records import Edge, Event, Item, Order, Quarantined, User
 from thinslice.serving.issued import SECRET_FILE, RecommendationIds, read_secret
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.lake import Lake
 from thinslice.store.live import LiveDB
-from thinslice.store.schemas import to_records
-
-CHUNK = 50_000
-"""So many rows are read, checked and committed at once."""
+from thinslice.store.schemas import TABLES, to_records
 
 BAD_LINES = 1000
 """So many bad rows of one file are named in the result; the quarantine holds them all."""
 
-KINDS = ("events", "items", "orders")
+KINDS = ("events", "items", "orders", "users", "edges")
 
 _GARBLED = frozenset({"bad_csv", "bad_utf8", "bad_json"})  # what is kept of such a row only resembles it
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes or rows done, bytes or rows in all)."""
 
 
 class BadRow(NamedTuple):
@@ -71,14 +76,6 @@ class Loaded(NamedTuple):
     order_only: bool
 
 
-class Row(NamedTuple):
-    """One row of a file: its line, its cells by column, or what is wrong with it and what there was."""
-
-    line: int
-    cells: dict[str, Any] | BadRecord
-    raw: dict[str, Any] | str = ""
-
-
 def load(
     workspace: Workspace,
     kind: str,
@@ -94,7 +91,7 @@ def load(
 
     Args:
         workspace: Where the lake lies.
-        kind: `events`, `items` or `orders`.
+        kind: `events`, `items`, `orders`, `users` or `edges`.
         path: CSV (also with tabs or semicolons), JSON lines, a JSON array, or Parquet.
         tenant: Whose rows these are.
         now: Aware, UTC.
@@ -113,11 +110,25 @@ def load(
     columns = columns or list(dict.fromkeys(key for row in first if isinstance(row.cells, dict) for key in row.cells))
     mapping = guess(kind, columns, told or {})
     loader = _Loader(workspace, settings, kind, tenant, path.name, mapping, now)
-    loader.order_only = kind != "items" and _only_order(first, mapping)
+    loader.order_only = kind in ("events", "orders") and _only_order(first, mapping)
     loader.take(first)
     for chunk in chunks:
         loader.take(chunk)
     return loader.finish([column for column in columns if column not in mapping])
+
+
+def check_file(kind: str, path: Path, file_format: str, told: Mapping[str, str]) -> None:
+    """Refuses a file that `load` would refuse, before anything is read into the lake.
+
+    Raises:
+        BadInput: There is none, it cannot be read as such a file, or a needed column is missing.
+    """
+    chunks, columns = open_rows(path, file_format, None)
+    with contextlib.closing(chunks):
+        if not columns:
+            first = next(chunks, [])
+            columns = list(dict.fromkeys(key for row in first if isinstance(row.cells, dict) for key in row.cells))
+    guess(kind, columns, told)
 
 
 def replay(workspace: Workspace, rows: Sequence[Quarantined], *, now: datetime, change: Mapping[str, Any]) -> int:
@@ -196,7 +207,13 @@ class _Loader:
             latest=now + timedelta(days=1),
         )
         self._orders: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-        self._old_items: dict[str, Item] | None = None
+        self._consent = shop.consent_secret
+        self._latest = now + timedelta(days=1)
+        self._events: list[Event] = []
+        self._counts: list[int] = []
+        self._nouns: list[Item | User | Edge] = []
+        self._timed_edges: list[Edge] = []
+        self._old: dict[tuple[str, ...], Any] | None = None
         self._read = self._kept = self._known = self._quarantined = self._no_consent = 0
         self._bad: list[BadRow] = []
 
@@ -204,9 +221,6 @@ class _Loader:
         """Checks one chunk and commits what is good."""
         self._read += len(chunk)
         refused: list[Quarantined] = []
-        events: list[Event] = []
-        items: list[Item] = []
-        counts: list[int] = []
         for row in chunk:
             cells = row.cells
             if isinstance(cells, BadRecord):
@@ -215,26 +229,42 @@ class _Loader:
                 continue
             fields = self._named(cells)
             try:
-                if self._kind == "events":
-                    made = event_of(fields, self._maker, currency=self._currency, order_only=self.order_only)
-                    if made:
-                        counts.append(len(made))
-                        events += made
-                    else:
-                        self._no_consent += 1
-                elif self._kind == "items":
-                    wire = item_of(fields, self._currency)
-                    items.append(make_item(wire, tenant=self._tenant, now=self._now, currency=self._currency))
-                else:
-                    order_id = fields.get("order_id")
-                    if order_id is None or order_id == "":
-                        raise BadRecord("missing_field", "order_id is missing", field="order_id", hint="send order_id.")
-                    self._orders.setdefault(str(order_id), []).append((row.line, fields))
+                self._make(row.line, fields)
             except BadRecord as error:
-                refused.append(self._refuse(row.line, error, _json(fields)))
-        self._store_events(events, counts)
-        self._store_items(items)
+                refused.append(self._refuse(row.line, _explained(error, fields), _json(_shown(error, fields))))
+        self._store_events()
+        self._store_nouns()
+        self._store_edges()
         self._quarantine(refused)
+
+    def _make(self, line: int, fields: dict[str, Any]) -> None:
+        """Makes of one row what it is.
+
+        Raises:
+            BadRecord: What is wrong with it.
+        """
+        if self._kind == "events":
+            made = event_of(fields, self._maker, currency=self._currency, order_only=self.order_only)
+            if made:
+                self._counts.append(len(made))
+                self._events += made
+            else:
+                self._no_consent += 1
+        elif self._kind == "items":
+            wire = item_of(fields, self._currency)
+            self._nouns.append(make_item(wire, tenant=self._tenant, now=self._now, currency=self._currency))
+        elif self._kind == "users":
+            person = user_of(fields)
+            self._nouns.append(make_user(person, tenant=self._tenant, now=self._now, default_consent=self._consent))
+        elif self._kind == "edges":
+            tie = edge_of(fields)
+            edge = make_edge(tie, tenant=self._tenant, now=self._now, earliest=EARLIEST, latest=self._latest)
+            (self._nouns if tie.occurred_at is None else self._timed_edges).append(edge)
+        else:
+            order_id = fields.get("order_id")
+            if stands_for_nothing(order_id):
+                raise BadRecord("missing_field", "order_id is missing", field="order_id", hint="send order_id.")
+            self._orders.setdefault(str(order_id), []).append((line, fields))
 
     def finish(self, ignored: list[str]) -> Loaded:
         """Commits orders, which may lie scattered over the file, and says what became of it all."""
@@ -253,7 +283,9 @@ class _Loader:
                 fields[field] = value
         return fields
 
-    def _store_events(self, events: list[Event], counts: list[int]) -> None:
+    def _store_events(self) -> None:
+        events, counts = self._events, self._counts
+        self._events, self._counts = [], []
         if not events:
             return
         added = self._lake.add("events", events)
@@ -262,23 +294,41 @@ class _Loader:
         self._kept += kept
         self._known += len(counts) - kept
 
-    def _store_items(self, items: list[Item]) -> None:
-        if not items:
+    def _store_nouns(self) -> None:
+        """Stores items, people and ties without a time: those that say something new, whenever they came."""
+        rows, self._nouns = self._nouns, []
+        if not rows:
             return
-        if self._old_items is None:
-            self._old_items = _newest_items(self._lake, self._tenant)
-        changed: list[Item] = []
-        for item in items:
-            old = self._old_items.get(item.item_id)
-            if old is not None and msgspec.structs.replace(item, updated_at=old.updated_at) == old:
+        spec = TABLES[self._kind]
+        if self._old is None:
+            self._old = _newest(self._lake, self._kind, self._tenant)
+        changed: dict[tuple[str, ...], Any] = {}
+        news = unwanted = 0
+        for row in rows:
+            key = tuple(getattr(row, name) for name in spec.key[1:])
+            old = self._old.get(key)
+            if old is not None and msgspec.structs.replace(row, **{spec.time: getattr(old, spec.time)}) == old:
                 continue
-            self._old_items[item.item_id] = item
-            changed.append(item)
+            if old is None and isinstance(row, User) and row.consent == "none":
+                unwanted += 1
+                continue
+            self._old[key] = changed[key] = row
+            news += 1
         if changed:
-            self._lake.add("items", changed)
-            _tell_service(self._workspace, self._settings, changed)
-        self._kept += len(changed)
-        self._known += len(items) - len(changed)
+            self._lake.add(self._kind, list(changed.values()))
+            if self._kind == "items":
+                _tell_service(self._workspace, self._settings, list(changed.values()))
+        self._kept += news
+        self._no_consent += unwanted
+        self._known += len(rows) - news - unwanted
+
+    def _store_edges(self) -> None:
+        """Stores ties that say when they were made: of one tie the newest."""
+        edges, self._timed_edges = self._timed_edges, []
+        if edges:
+            added = self._lake.add("edges", edges)
+            self._kept += added.kept
+            self._known += len(edges) - added.kept
 
     def _store_orders(self) -> None:
         orders: list[Order] = []
@@ -329,7 +379,7 @@ class _Loader:
 
 def _again(
     row: Quarantined, settings: Settings, ids: RecommendationIds, change: Mapping[str, Any]
-) -> list[Event] | list[Item] | list[Order]:
+) -> list[Event] | list[Item] | list[Order] | list[User] | list[Edge]:
     """The records of one quarantined record, if they are good now."""
     if row.code in _GARBLED:
         raise BadRecord(row.code, row.reason)
@@ -344,6 +394,12 @@ def _again(
     if row.kind == "item":
         return [make_item(item_of(fields, shop.currency), tenant=row.tenant, now=row.received_at,
                           currency=shop.currency)]  # fmt: skip
+    if row.kind == "user":
+        return [make_user(user_of(fields), tenant=row.tenant, now=row.received_at,
+                          default_consent=shop.consent_secret)]  # fmt: skip
+    if row.kind == "edge":
+        return [make_edge(edge_of(fields), tenant=row.tenant, now=row.received_at, earliest=EARLIEST,
+                          latest=row.received_at + timedelta(days=1))]  # fmt: skip
     if not imported:
         fields.setdefault("occurred_at", row.received_at)
     if row.kind == "order":
@@ -356,14 +412,30 @@ def _again(
     return event_of(fields, maker, currency=shop.currency, order_only=False)
 
 
-def _newest_items(lake: Lake, tenant: str | None) -> dict[str, Item]:
-    """The catalog as the lake has it: item id → item (with the tenant before the id when there are several)."""
+def _newest(lake: Lake, table: str, tenant: str) -> dict[tuple[str, ...], Any]:
+    """What the lake knows of a tenant's items, people or ties, by their key."""
+    spec = TABLES[table]
     connection = lake.connect(tenant=tenant)
     try:
-        rows = to_records(Item, connection.sql("SELECT * FROM items").to_arrow_table())
+        rows = to_records(spec.record, connection.sql(f"SELECT * FROM {table}").to_arrow_table())
     finally:
         connection.close()
-    return {item.item_id if tenant is not None else f"{item.tenant}/{item.item_id}": item for item in rows}
+    return {tuple(getattr(row, name) for name in spec.key[1:]): row for row in rows}
+
+
+def _explained(error: BadRecord, fields: Mapping[str, Any]) -> BadRecord:
+    """The error, with what the cell says when that stands for nothing, such as `NaN`."""
+    cell = fields.get(error.field)
+    if error.code != "missing_field" or cell in (None, "") or not stands_for_nothing(cell):
+        return error
+    return BadRecord(error.code, f"{error.message} (the cell says {cell!r})", field=error.field, hint=error.hint)
+
+
+def _shown(error: BadRecord, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of a refused row may be kept: never an address that should have been hashed."""
+    if error.code != "not_hashed":
+        return fields
+    return {name: value for name, value in fields.items() if name != error.field}
 
 
 def _tell_service(workspace: Workspace, settings: Settings, items: Sequence[Item]) -> None:
@@ -378,159 +450,6 @@ def _tell_service(workspace: Workspace, settings: Settings, items: Sequence[Item
 def _only_order(rows: Sequence[Row], mapping: Mapping[str, str]) -> bool:
     column = next((column for column, field in mapping.items() if field == "occurred_at"), None)
     return column is not None and is_order_index(row.cells.get(column) for row in rows if isinstance(row.cells, dict))
-
-
-def open_rows(path: Path, file_format: str, progress: Progress | None) -> tuple[Iterator[list[Row]], list[str]]:
-    """The rows of a file in chunks, and its columns (empty for JSON, whose rows name their own).
-
-    Raises:
-        BadInput: There is no such file, or it cannot be read as such a file.
-    """
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}.")
-    if path.stat().st_size == 0:
-        raise BadInput(f"{path} is empty.")
-    told = progress or _quiet
-    known = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
-    chosen = _format(path) if file_format == "auto" else file_format
-    if chosen not in known:
-        raise BadInput(f"the format {file_format!r} is not known.", hint=f"There is: auto, {', '.join(known)}.")
-    return known[chosen](path, told)
-
-
-def _quiet(done: int, total: int) -> None:
-    """Tells nobody."""
-
-
-def _format(path: Path) -> str:
-    suffix = path.suffix.lower()
-    by_name = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
-               ".parquet": "parquet", ".pq": "parquet"}  # fmt: skip
-    if suffix in by_name:
-        return by_name[suffix]
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    return "jsonl" if head[:1] in (b"{", b"[") else "csv"
-
-
-def _csv(path: Path, progress: Progress) -> tuple[Iterator[list[Row]], list[str]]:
-    total = path.stat().st_size
-    binary = path.open("rb")
-    file = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    header = file.readline()
-    delimiter = max(",\t;|", key=header.count)
-    columns = [_clean(cell.strip()) for cell in next(csv.reader([header], delimiter=delimiter), [])]
-    if len(set(columns)) != len(columns) or not any(columns):
-        file.close()
-        raise BadInput(f"{path.name}: the first line does not name the columns, each once: {header[:200]!r}.")
-
-    def chunks() -> Iterator[list[Row]]:
-        with file:
-            reader = csv.reader(file, delimiter=delimiter)
-            rows: list[Row] = []
-            while True:
-                try:
-                    cells = next(reader, None)
-                except csv.Error as error:
-                    rows.append(Row(reader.line_num + 1, BadRecord("bad_csv", f"the row cannot be read: {error}")))
-                    continue
-                if cells is None:
-                    break
-                if cells:
-                    rows.append(_csv_row(cells, columns, reader.line_num + 1))
-                if len(rows) >= CHUNK:
-                    progress(binary.tell(), total)
-                    yield rows
-                    rows = []
-            progress(total, total)
-            yield rows
-
-    return chunks(), columns
-
-
-def _csv_row(cells: list[str], columns: list[str], line: int) -> Row:
-    raw = dict(zip(columns, cells, strict=False))
-    if any("\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell):
-        return Row(line, BadRecord("bad_utf8", "the row is not UTF-8"), {k: _clean(v) for k, v in raw.items()})
-    if len(cells) != len(columns):
-        message = f"the row has {len(cells)} cells, the header {len(columns)}"
-        return Row(line, BadRecord("bad_csv", message, hint="quote cells that hold the delimiter."), raw)
-    return Row(line, raw)
-
-
-def _jsonl(path: Path, progress: Progress) -> tuple[Iterator[list[Row]], list[str]]:
-    total = path.stat().st_size
-
-    def chunks() -> Iterator[list[Row]]:
-        with path.open("rb") as file:
-            rows: list[Row] = []
-            start = file.peek(64).lstrip()[:1]
-            lines: Iterator[tuple[int, bytes]] = (
-                iter(_array(file.read(), path.name)) if start == b"[" else enumerate(file, start=1)
-            )
-            for line, text in lines:
-                if text.strip():
-                    rows.append(_json_row(text, line))
-                if len(rows) >= CHUNK:
-                    progress(file.tell(), total)
-                    yield rows
-                    rows = []
-            progress(total, total)
-            yield rows
-
-    return chunks(), []
-
-
-def _array(body: bytes, name: str) -> Iterator[tuple[int, bytes]]:
-    try:
-        raws = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadInput(f"{name} is no JSON array: {error}.") from None
-    return ((place, bytes(raw)) for place, raw in enumerate(raws, start=1))
-
-
-def _json_row(text: bytes, line: int) -> Row:
-    try:
-        cells = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Row(line, BadRecord("bad_json", f"this is no JSON: {error}"), text.decode("utf-8", "replace").strip())
-    if not isinstance(cells, dict):
-        return Row(line, BadRecord("not_an_object", "a record is an object"), text.decode("utf-8").strip())
-    return Row(line, cells)
-
-
-def _parquet(path: Path, progress: Progress) -> tuple[Iterator[list[Row]], list[str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadInput(f"{path.name} is no Parquet file: {error}.") from None
-    columns = list(file.schema_arrow.names)
-    total = file.metadata.num_rows
-
-    def chunks() -> Iterator[list[Row]]:
-        line = 0
-        with file:
-            for batch in file.iter_batches(batch_size=CHUNK):
-                values = [column.to_pylist() for column in batch.columns]
-                names = batch.schema.names
-                rows = [
-                    Row(line + place, dict(zip(names, cells, strict=True)))
-                    for place, cells in enumerate(zip(*values, strict=True), start=1)
-                ]
-                line += len(rows)
-                progress(line, total)
-                yield rows
-
-    return chunks(), columns
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
 
 
 def _json(fields: Mapping[str, Any]) -> str:

@@ -9,6 +9,10 @@ STATUSES = ("live", "held", "rejected", "retired")
 """Only `live` items stand in slates."""
 
 
+EDGE_KINDS = ("follow", "connection", "contact", "block")
+"""What ties two people."""
+
+
 class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One thing that can be recommended. `group_id` joins variants of one product; `level` is for jobs and courses."""
 
