@@ -1,7 +1,7 @@
 """The compiled inner loops of exploration: draw many rankings, serve one of them, count how often it was so.
 
 Plain arrays in and out; the random numbers come from the seed alone (SplitMix64: Steele, Lea and Flood, 2014), so that
-a slate can be drawn again from its recommendation id. Rankings lie side by side, so that one instruction serves several.
+a slate can be drawn again from its recommendation id. Rankings lie side by side: one instruction serves several.
 """
 
 import numpy as np
