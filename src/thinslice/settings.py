@@ -235,6 +235,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 BUILT_IN_POLICIES = {
+    "session-ranker": Policy(model="session-ranker"),
     "session-knn": Policy(model="session-knn"),
     "popular": Policy(model="popular"),
     "newest": Policy(model="newest"),

@@ -89,7 +89,6 @@ class SessionKNN:
         item = _readable(interactions.item.astype(np.int32, copy=False))
         posting_ptr, posting, count = _kernel().build(session_ptr, item, len(interactions.item_ids), sample)
         idf = np.log1p((len(session_ptr) - 1) / np.maximum(count, 1))
-        steps = np.arange(-reach, reach + 1, dtype=np.float64)
         return cls(
             {
                 "session_ptr": session_ptr,
@@ -97,11 +96,8 @@ class SessionKNN:
                 "posting_ptr": posting_ptr,
                 "posting": posting,
                 "age": _ages(interactions),
-                "age_weight": np.exp(-age * np.arange(256) / 255).astype(np.float32),
                 "item_weight": idf.astype(np.float32),
-                "candidate_weight": ((1 + idf) ** rare).astype(np.float32),
-                "decay": np.exp(-np.arange(look) / decay).astype(np.float32),
-                "distance": np.exp(np.where(steps < 0, steps / before, -steps / after)).astype(np.float32),
+                **_weights(idf, look=look, decay=decay, reach=reach, before=before, after=after, rare=rare, age=age),
                 "limits": np.array([sample, neighbors], dtype=np.int32),
                 **Vocabulary(interactions.item_ids).arrays(),
             }
@@ -205,6 +201,38 @@ class SessionKNN:
         by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
         return [by_code.get(code) for code in codes.tolist()]
 
+    def reweighed(
+        self,
+        *,
+        neighbors: int,
+        look: int,
+        decay: float,
+        reach: int,
+        before: float,
+        after: float,
+        rare: float,
+        age: float,
+    ) -> Self:
+        """The same index with other weights, see `fit`: no list of sessions is built anew."""
+        _check_settings(sample=self._sample, neighbors=neighbors, look=look, decay=decay, reach=reach, before=before,
+                        after=after, rare=rare, age=age)  # fmt: skip
+        idf = np.asarray(self._arrays["item_weight"], dtype=np.float64)
+        weights = _weights(idf, look=look, decay=decay, reach=reach, before=before, after=after, rare=rare, age=age)
+        return type(self)({**self._arrays, **weights, "limits": np.array([self._sample, neighbors], dtype=np.int32)})
+
+    def inside(self) -> tuple[tuple[NDArray[Any], ...], int, int, tuple[NDArray[Any], ...]]:
+        """For the kernel of a model that asks it for neighbors: index, sample, neighbors, and this thread's scratch."""
+        return self._index, self._sample, self._neighbors, self._room()[0][:-1]
+
+    def terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+        """The session's distinct items, newest first; what each gave to each score, (codes, items); and the scores.
+
+        Args:
+            session: Item codes, oldest first; negative ones are passed over.
+            codes: Distinct item codes.
+        """
+        return self._terms(session, codes)
+
     def _terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         room, _ = self._room()
         found: tuple[NDArray[Any], ...] = _kernel().terms(
@@ -246,6 +274,27 @@ def _check_settings(**settings: float) -> None:
     for name in ("rare", "age"):
         if not 0 <= settings[name] <= 20:
             raise BadInput(f"{name} must be between 0 and 20, got {settings[name]}.")
+
+
+def _weights(
+    idf: NDArray[np.float64],
+    *,
+    look: int,
+    decay: float,
+    reach: int,
+    before: float,
+    after: float,
+    rare: float,
+    age: float,
+) -> Arrays:
+    """The arrays that hold nothing but weights; the settings are those of `SessionKNN.fit`."""
+    steps = np.arange(-reach, reach + 1, dtype=np.float64)
+    return {
+        "age_weight": np.exp(-age * np.arange(256) / 255).astype(np.float32),
+        "candidate_weight": ((1 + idf) ** rare).astype(np.float32),
+        "decay": np.exp(-np.arange(look) / decay).astype(np.float32),
+        "distance": np.exp(np.where(steps < 0, steps / before, -steps / after)).astype(np.float32),
+    }
 
 
 def _ages(interactions: Interactions) -> NDArray[np.uint8]:

@@ -1,0 +1,242 @@
+"""The first stage of the session ranker: which items may follow this session, and what speaks for each of them.
+
+Three sources propose: session kNN, the two-step walk over items that follow each other, and items that occur in the
+same sessions (cosine). What each gives an item is divided by what it gives all, weighted and added: the blended score.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.models.ranking_features import FEATURES, item_facts
+from thinslice.models.ranking_graphs import GRAPHS, graphs
+from thinslice.models.session_knn import SessionKNN
+from thinslice.records import Arrays, Interactions
+
+MOST_CANDIDATES = 16_384
+"""So many different items can be candidates of one question; later ones are passed over."""
+
+SOURCES = ("knn", "walk", "cosine", "cosine_flat", "next", "walk_flat")
+"""What is blended; the flat ones count every click of the session alike."""
+
+DEFAULTS: dict[str, float] = {
+    "knn_sample": 5000, "knn_neighbors": 500, "knn_look": 9, "knn_decay": 1.5, "knn_reach": 30, "knn_before": 2.0,
+    "knn_after": 4.0, "knn_rare": 1.0, "knn_age": 1.5,
+    "look": 60, "walk_decay": 1.5, "cosine_decay": 4.0, "next_decay": 1.0,
+    "weight_knn": 1.0, "weight_walk": 1.0, "weight_cosine": 1.0, "weight_cosine_flat": 1.0, "weight_next": 0.5,
+    "weight_walk_flat": 0.0,
+}  # fmt: skip
+"""Settings where nothing could be tuned: `knn_` those of session kNN, `_decay` in clicks, `weight_` of a source."""
+
+
+class Questions(NamedTuple):
+    """Beginnings of sessions and what was clicked next.
+
+    Attributes:
+        clicks: Shape (clicks,), int32, sessions one after the other.
+        begin: Shape (questions,), int64: where a question's session begins in `clicks`.
+        end: Shape (questions,), int64: one beyond the last click that the question shows; the answer stands there.
+        answer: Shape (questions,), int32.
+    """
+
+    clicks: NDArray[np.int32]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
+    answer: NDArray[np.int32]
+
+    def some(self, chosen: NDArray[Any]) -> "Questions":
+        """Those of an index or a mask."""
+        return self._replace(begin=self.begin[chosen], end=self.end[chosen], answer=self.answer[chosen])
+
+
+class Lessons(NamedTuple):
+    """What a ranker learns from.
+
+    Attributes:
+        rows: Shape (rows, features), float32.
+        label: Shape (rows,), uint8: 1 for the item that was clicked next.
+        sizes: Shape (questions with an answer among the candidates,), int32: rows of each.
+        rank: Shape (questions,), int32: place of the answer by blended score from 0, -1 where it is no candidate.
+    """
+
+    rows: NDArray[np.float32]
+    label: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+    rank: NDArray[np.int32]
+
+
+class Found(NamedTuple):
+    """Some candidates of a session, best blended score first: codes, features and scores; and how many there are."""
+
+    codes: NDArray[np.int32]
+    rows: NDArray[np.float32]
+    blended: NDArray[np.float32]
+    candidates: int
+
+
+class Candidates:
+    """Proposes items with the evidence for each; threads may ask at the same time."""
+
+    def __init__(self, knn: SessionKNN, arrays: Arrays) -> None:
+        self.knn = knn
+        self._arrays = {name: readable(array) for name, array in arrays.items()}
+        self._graphs = tuple(self._arrays[f"{name}_{part}"] for name in GRAPHS for part in ("ptr", "item", "weight"))
+        self._facts, self._recency, self._blend = (self._arrays[name] for name in ("facts", "recency", "blend"))
+        self._scratch = threading.local()
+
+    @classmethod
+    def build(cls, interactions: Interactions, settings: Mapping[str, float]) -> Self:
+        """Builds index, graphs and facts.
+
+        Args:
+            interactions: The clicks.
+            settings: Every name of `DEFAULTS`.
+        """
+        knn = SessionKNN.fit(interactions, **knn_settings(settings))
+        built = {**graphs(interactions), "facts": item_facts(interactions)}
+        return cls(knn, {**built, **_weights(settings)})
+
+    def weighted(self, settings: Mapping[str, float]) -> Self:
+        """The same index and graphs with other weights; sample and what the graphs are made of stay as they are."""
+        knn = self.knn.reweighed(**{name: value for name, value in knn_settings(settings).items() if name != "sample"})
+        return type(self)(knn, {**self._arrays, **_weights(settings)})
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The same from what `arrays` gave."""
+        knn = {name.removeprefix("knn_"): array for name, array in arrays.items() if name.startswith("knn_")}
+        words = {name: arrays[name] for name in ("id_letters", "id_ptr")}
+        own = [f"{name}_{part}" for name in GRAPHS for part in ("ptr", "item", "weight")]
+        own += ["facts", "recency", "blend"]
+        return cls(SessionKNN.from_arrays({**knn, **words}), {name: arrays[name] for name in own})
+
+    def arrays(self) -> Arrays:
+        """Everything that it is; the arrays of session kNN begin with `knn_`."""
+        knn = self.knn.arrays()
+        words = {name: knn.pop(name) for name in ("id_letters", "id_ptr")}
+        return {**{f"knn_{name}": array for name, array in knn.items()}, **words, **self._arrays}
+
+    def look(self, session: NDArray[np.int32], first: int, stop: int) -> Found:
+        """The candidates number `first` to `stop` by blended score.
+
+        Args:
+            session: Item codes, oldest first; negative ones are passed over.
+            first: 0 for the best.
+            stop: One beyond the last.
+        """
+        room = self._room(stop - first)
+        count, candidates = _features().look(readable(session, np.int32), *self._asked(room), first, stop, *room[1])
+        rows, codes, blended = (array[:count].copy() for array in room[1])
+        return Found(codes, rows, blended, candidates)
+
+    def lessons(self, questions: Questions, stop: int, keep: float, seed: int) -> Lessons:
+        """What a ranker can learn from questions.
+
+        Args:
+            questions: Their sessions must not be among those that this was built from.
+            stop: How many candidates a question.
+            keep: Share (0..1) of the wrong candidates that are learned from; negative only finds the ranks.
+            seed: Decides which ones.
+        """
+        asked = len(questions.answer)
+        most = int(asked * (1 + stop * min(1.0, 1.3 * keep + 0.05))) if keep >= 0 else 0
+        rows, label = np.empty((most, len(FEATURES)), np.float32), np.empty(most, np.uint8)
+        rank, written = np.empty(asked, np.int32), np.empty(asked, np.int32)
+        room = self._room(stop)
+        size = _features().foresee(
+            *(readable(array) for array in questions), float(keep), seed,
+            *self._asked(room), stop, *room[1], rank, written, rows, label,
+        )  # fmt: skip
+        return Lessons(rows[:size], label[:size], written[written > 0], rank)
+
+    def parts(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What each session item gave to the blended scores of some items.
+
+        Returns:
+            The session's distinct items, newest first; shares of shape (codes, items), float64, whose sum over the
+            items is the blended score.
+        """
+        room = self._room(1)
+        known, shares = _features().split(
+            readable(session, np.int32), readable(codes, np.int32), *self._inside(), *room[0][:-1]
+        )
+        heard, given, _ = self.knn.terms(session, codes)
+        votes: float = float(room[0][3][0, 0])
+        if votes > 0:
+            place = {code: number for number, code in enumerate(known.tolist())}
+            for number, code in enumerate(heard.tolist()):
+                shares[:, place[code]] += float(self._blend[0]) * given[:, number] / votes
+        return known, shares
+
+    def _asked(self, room: Any) -> tuple[Any, ...]:
+        """The arguments of the kernels between the session and what is wanted of it."""
+        return *self._inside(), self._facts, *room[0]
+
+    def _inside(self) -> tuple[Any, ...]:
+        index, sample, neighbors, scratch = self.knn.inside()
+        return index, sample, neighbors, scratch, self._graphs, self._recency, self._blend
+
+    def _room(self, rows: int) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+        """This thread's scratch: 4 bytes an item and a megabyte; and where `look` writes."""
+        room: tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]] | None = getattr(self._scratch, "room", None)
+        if room is None or len(room[1][1]) < rows:
+            most = min(MOST_CANDIDATES, max(1, len(self.knn.item_ids)))
+            room = (
+                (np.zeros(len(self.knn.item_ids), np.int32), np.empty(most, np.int32),
+                 np.empty((most, 16), np.float32), np.zeros((16, 2), np.float32), np.empty(most, np.int32)),
+                (np.empty((rows, len(FEATURES)), np.float32), np.empty(rows, np.int32), np.empty(rows, np.float32)),
+            )  # fmt: skip
+            self._scratch.room = room
+        return room
+
+
+def knn_settings(settings: Mapping[str, float]) -> dict[str, Any]:
+    """Those of session kNN, by its own names."""
+    whole = ("sample", "neighbors", "look", "reach")
+    own = {name.removeprefix("knn_"): value for name, value in settings.items() if name.startswith("knn_")}
+    return {name: int(value) if name in whole else float(value) for name, value in own.items()}
+
+
+def questions_of(interactions: Interactions, first: int, known: NDArray[np.bool_]) -> Questions:
+    """Every click but the first of each session from number `first` on, asked after the clicks before it.
+
+    Args:
+        interactions: The clicks.
+        first: The sessions before it are not asked about.
+        known: Shape (items,): clicks on other items are left out, as nobody could foresee them.
+    """
+    start = int(interactions.session_ptr[first])
+    session = np.repeat(np.arange(len(interactions.session_ptr) - 1), np.diff(interactions.session_ptr))[start:]
+    kept = known[interactions.item[start:]]
+    clicks, owner = np.ascontiguousarray(interactions.item[start:][kept]), session[kept]
+    begins = np.flatnonzero(np.diff(owner, prepend=-1) != 0)
+    begin = np.repeat(begins, np.diff(np.append(begins, len(owner))))
+    end = np.arange(len(clicks))
+    asked = end > begin
+    return Questions(clicks, begin[asked], end[asked], clicks[asked])
+
+
+def readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
+    """A plain read-only view, so that memory-mapped arrays and those in memory share one compiled kernel."""
+    view = np.ascontiguousarray(np.asarray(array, dtype=dtype)).view()
+    view.flags.writeable = False
+    return view
+
+
+def _weights(settings: Mapping[str, float]) -> Arrays:
+    steps = np.arange(int(settings["look"]))
+    decays = (settings["walk_decay"], settings["cosine_decay"], settings["next_decay"])
+    return {
+        "recency": np.exp(-steps / np.array(decays)[:, None]).astype(np.float32),
+        "blend": np.array([settings[f"weight_{source}"] for source in SOURCES], dtype=np.float32),
+    }
+
+
+def _features() -> Any:
+    """The compiled loops, imported late."""
+    from thinslice.models import feature_kernel
+
+    return feature_kernel

@@ -1,0 +1,233 @@
+"""The compiled loops that write down what the session ranker sees of each candidate: one row of features."""
+
+import numpy as np
+from numba import njit
+
+from thinslice.models.candidate_kernel import (
+    BEFORE_LAST,
+    BLEND,
+    COSINE,
+    COSINE_FLAT,
+    COSINE_LAST,
+    KNN,
+    NEWEST,
+    NEXT,
+    NEXT_LAST,
+    NEXT_SECOND,
+    SINCE,
+    TIMES,
+    VOTES,
+    WALK,
+    WALK_FLAT,
+    column_of,
+    forget,
+    propose,
+    strongest,
+)
+
+FAR = 99.0
+"""Clicks since an item that the session does not hold."""
+
+
+@njit(nogil=True, cache=True)
+def describe(  # type: ignore[no-untyped-def] # numba infers these
+    table, touched, total, order, count, first, size, clicks, distinct, found, sessions, facts, rows
+):
+    """Writes the features of some candidates, in the order of `ranking_features.FEATURES`.
+
+    Args:
+        table: The table of candidates, as `candidate_kernel.propose` filled it.
+        touched: The item of each row of it.
+        total: Sum and maximum of each column of it.
+        order: Which rows, best first.
+        count: How many of them.
+        first: The rank of the first of them by blended score.
+        size: How many candidates there are.
+        clicks: How many clicks of the session were looked at.
+        distinct: How many distinct items are among them.
+        found: How many neighbors voted.
+        sessions: How many sessions the index holds.
+        facts: Shape (items, 8), float32: see `ranking_features.item_facts`.
+        rows: Shape (at least count, features), float32: filled.
+    """
+    best = np.float32(0)
+    for row in range(size):
+        best = max(best, table[row, BLEND])
+    last = touched[0]
+    for n in range(count):
+        each = table[order[n]]
+        code = touched[order[n]]
+        to = rows[n]
+        to[0] = each[BLEND]
+        to[1] = each[BLEND] / best
+        to[2] = first + n
+        to[3] = share(each, total, KNN, 0)
+        to[4] = share(each, total, KNN, 1)
+        to[5] = each[KNN] / max(found, 1)
+        to[6] = each[VOTES] / max(found, 1)
+        to[7] = each[NEWEST] / sessions if each[VOTES] > 0 else 1.0
+        to[8] = share(each, total, WALK, 0)
+        to[9] = share(each, total, WALK, 1)
+        to[10] = share(each, total, WALK_FLAT, 0)
+        to[11] = share(each, total, COSINE, 0)
+        to[12] = share(each, total, COSINE_FLAT, 0)
+        to[13] = share(each, total, COSINE_FLAT, 1)
+        to[14] = share(each, total, NEXT, 0)
+        to[15] = each[NEXT_LAST]
+        to[16] = share(each, total, NEXT_LAST, 1)
+        to[17] = each[NEXT_SECOND]
+        to[18] = each[COSINE_LAST]
+        to[19] = each[BEFORE_LAST]
+        to[20] = each[TIMES]
+        to[21] = each[SINCE] if each[SINCE] > 0 else FAR
+        to[22] = facts[code, 5]
+        to[23] = clicks
+        to[24] = distinct
+        to[25] = clicks - distinct
+        to[26] = found
+        to[27] = facts[last, 0]
+        to[28] = facts[last, 5]
+        to[29] = facts[code, 0]
+        to[30] = facts[code, 1]
+        to[31] = facts[code, 2]
+        to[32] = facts[code, 3]
+        to[33] = facts[code, 4]
+        to[34] = facts[code, 6]
+
+
+@njit(nogil=True, cache=True)
+def share(each, total, column, of):  # type: ignore[no-untyped-def]
+    """A candidate's part of the sum (`of` 0) or of the maximum (1) of a column; 0 where nobody has anything."""
+    return each[column] / total[column, of] if total[column, of] > 0 else np.float32(0)
+
+
+@njit(nogil=True, cache=True)
+def look(  # type: ignore[no-untyped-def]
+    session, index, sample, wanted, room, graphs, recency, blend, facts, slot, touched, table, total, order,
+    first, stop, rows, codes, blended,
+):  # fmt: skip
+    """The candidates number `first` to `stop` of one session with their features.
+
+    `index` holds the ten arrays of session kNN, `room` its seven scratch arrays, `graphs` the twelve arrays of the
+    graphs; see `candidate_kernel.propose` for them and for what follows. `rows`, `codes` and `blended` (at least
+    stop - first each) are filled with features, items and blended scores.
+
+    Returns:
+        How many were written, how many candidates there are in all.
+    """
+    size, clicks, distinct, found = propose(  # type: ignore[call-arg] # several stars
+        session, *index, sample, wanted, *room, *graphs, recency, blend, slot, touched, table, total
+    )
+    count = strongest(table, touched, size, first, min(stop, size), order)
+    if count > 0:
+        describe(
+            table, touched, total, order, count, first, size, clicks, distinct, found, index[0].size - 1, facts, rows
+        )
+    for n in range(count):
+        codes[n] = touched[order[n]]
+        blended[n] = table[order[n], BLEND]
+    forget(slot, touched, size)
+    return count, size
+
+
+@njit(nogil=True, cache=True)
+def foresee(  # type: ignore[no-untyped-def]
+    clicks, begin, end, answer, keep, seed, index, sample, wanted, room, graphs, recency, blend, facts, slot, touched,
+    table, total, order, stop, rows, codes, blended, found, written, kept, label,
+):  # fmt: skip
+    """Asks many questions whose answers are known: where the answer stands, and rows to learn from.
+
+    A question shows `clicks[begin:end]` and is answered by `answer`. Of its `stop` best candidates the right one and
+    the share `keep` of the wrong ones, decided by `seed`, are written to `kept` (rows, features) and `label` (1 for the
+    right one); none with a negative `keep`. `found` is filled with the rank of the answer by blended score, -1 where
+    it is no candidate; `written` with the number of rows of the question. The rest is as for `look`.
+
+    Returns:
+        The number of rows written.
+    """
+    size = 0
+    best = np.int64(0)  # no literal: `look` has one compiled form
+    for q in range(begin.size):
+        count, _ = look(
+            clicks[begin[q] : end[q]], index, sample, wanted, room, graphs, recency, blend, facts, slot, touched,
+            table, total, order, best, stop, rows, codes, blended,
+        )  # fmt: skip
+        found[q] = -1
+        written[q] = 0
+        for n in range(count):
+            if codes[n] == answer[q]:
+                found[q] = n
+        if found[q] < 0 or keep < 0:
+            continue
+        for n in range(count):
+            right = n == found[q]
+            if right or chance(seed, q, n) < keep:
+                if size == label.size:
+                    break
+                kept[size] = rows[n]
+                label[size] = right
+                size += 1
+                written[q] += 1
+    return size
+
+
+@njit(nogil=True, cache=True)
+def chance(seed, question, candidate):  # type: ignore[no-untyped-def]
+    """A number from 0 to 1 that looks random and depends on the arguments alone (the mixer of SplitMix64)."""
+    state = np.uint64(seed) + np.uint64(question) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(candidate + 1)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state = state ^ (state >> np.uint64(31))
+    return np.float64(state >> np.uint64(11)) / 9007199254740992.0
+
+
+@njit(nogil=True, cache=True)
+def split(  # type: ignore[no-untyped-def]
+    session, codes, index, sample, wanted, room, graphs, recency, blend, slot, touched, table, total,
+):  # fmt: skip
+    """Breaks the blended scores of some items into what each session item gave through the graphs, without kNN.
+
+    Returns:
+        The session's distinct items, newest first; parts, shape (codes, items), float64.
+    """
+    size, _, distinct, _ = propose(  # type: ignore[call-arg]
+        session, *index, sample, wanted, *room, *graphs, recency, blend, slot, touched, table, total
+    )
+    forget(slot, touched, size)
+    known = touched[:distinct].copy()
+    parts = np.zeros((codes.size, distinct), np.float64)
+    wide = np.empty(5, np.float64)
+    for source in range(1, 6):
+        column = column_of(source)
+        wide[source - 1] = blend[source] / total[column, 0] if total[column, 0] > 0 else 0.0
+    walk_ptr, walk_item, walk_weight, cosine_ptr, cosine_item, cosine_weight, next_ptr, next_item, next_weight = graphs[
+        :9
+    ]
+    clicks = 0
+    for position in range(session.size - 1, -1, -1):
+        code = session[position]
+        if code < 0 or code >= slot.size:
+            continue
+        if clicks == recency.shape[1]:
+            break
+        b = 0
+        while known[b] != code:
+            b += 1
+        for n in range(codes.size):
+            value = weight_of(codes[n], walk_ptr[code], walk_ptr[code + 1], walk_item, walk_weight)
+            parts[n, b] += value * (wide[0] * recency[0, clicks] + wide[4])
+            value = weight_of(codes[n], cosine_ptr[code], cosine_ptr[code + 1], cosine_item, cosine_weight)
+            parts[n, b] += value * (wide[1] * recency[1, clicks] + wide[2])
+            value = weight_of(codes[n], next_ptr[code], next_ptr[code + 1], next_item, next_weight)
+            parts[n, b] += value * wide[3] * recency[2, clicks]
+        clicks += 1
+    return known, parts
+
+
+@njit(nogil=True, cache=True)
+def weight_of(code, begin, end, items, weights):  # type: ignore[no-untyped-def]
+    """The weight of one item in a row of a graph; 0 where it is not in it."""
+    for p in range(begin, end):
+        if items[p] == code:
+            return np.float64(weights[p])
+    return 0.0

@@ -1,0 +1,37 @@
+"""The graphs over items that the session ranker looks into: two steps, same sessions, soon after, soon before."""
+
+import numpy as np
+
+from thinslice.models.item_graph import CSR, cosine, transitions, transposed, walk
+from thinslice.records import Arrays, Interactions
+
+GRAPHS = ("walk", "cosine", "next", "before")
+"""Each is three arrays: `_ptr` (items + 1), `_item` and `_weight`, the items of a row in rising order."""
+
+WINDOW, DECAY, BACKWARD = 10, 2.0, 0.7
+"""Clicks apart that still count as one step; clicks after which a step counts 1/e; what a step back counts."""
+
+WALK_TOP, COSINE_TOP, NEXT_TOP = 100, 200, 200
+"""So many neighbors of an item are kept, the strongest."""
+
+PRIOR_CLICKS = 5.0
+"""What came next is a share of an item's clicks and these: after few clicks nothing is sure."""
+
+
+def graphs(interactions: Interactions) -> Arrays:
+    """Builds the four graphs from the clicks, about a second of CPU time a million."""
+    count = len(interactions.item_ids)
+    clicks = (interactions.session_ptr, interactions.item, count)
+    step = transitions(
+        *clicks, decay=DECAY, window=WINDOW, backward=BACKWARD, top=WALK_TOP, loops=False, normalize=True
+    )
+    counted = transitions(*clicks, decay=DECAY, window=WINDOW, top=NEXT_TOP)
+    total = np.bincount(interactions.item, minlength=count) + PRIOR_CLICKS
+    share = counted.weight / np.repeat(total, np.diff(counted.ptr))
+    after = CSR(counted.ptr, counted.item, share.astype(np.float32))
+    made = (walk(step, WALK_TOP, normalize=False), cosine(*clicks, top=COSINE_TOP), after, transposed(after, NEXT_TOP))
+    return {
+        f"{name}_{part}": array
+        for name, graph in zip(GRAPHS, made, strict=True)
+        for part, array in zip(("ptr", "item", "weight"), graph, strict=True)
+    }

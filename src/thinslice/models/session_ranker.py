@@ -1,0 +1,290 @@
+"""The session ranker, the default pipeline: three sources propose items, trees learned from the shop's log rank them.
+
+Stage 1 (`candidates`) blends session kNN, the two-step walk and the cosine of items; stage 2 (`lambdamart`) ranks its
+best candidates by everything that is known of them. Both are tuned on this log alone, its newest sessions being asked
+about after learning from the older ones (`tuning`).
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.errors import BadInput
+from thinslice.models.candidates import DEFAULTS, Candidates, Found
+from thinslice.models.forest import Forest
+from thinslice.models.interactions import from_columns
+from thinslice.models.lambdamart import stump
+from thinslice.models.ranking_features import EVIDENCE, FEATURES, TERMS
+from thinslice.models.tuning import Tuned, tune
+from thinslice.models.vocabulary import Vocabulary
+from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+
+BLOCKS = 4
+"""When a block is not enough, as with a strict `allowed`, so many more are looked at in one go."""
+
+MOST_LEAVES = 32
+"""One compiled form of the forest serves: its leaves are bits of 32."""
+
+TIE = 1e-6
+"""The blended score counts so much in the second stage: it decides between candidates that the trees find equal."""
+
+
+class SessionRanker:
+    """Two-stage session ranking; see `fit` for the settings. Threads may ask at the same time."""
+
+    name = "session-ranker"
+    _warm: ClassVar[bool] = False
+    _warming: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._vocabulary = Vocabulary.from_arrays(arrays)
+        self._first = Candidates.from_arrays(arrays)
+        trees = {name.removeprefix("forest_"): array for name, array in arrays.items() if name.startswith("forest_")}
+        self._forest = Forest.from_arrays(trees) if trees else None
+        self._note = json.loads(np.asarray(arrays["note"], dtype=np.uint8).tobytes())
+        self._block = int(self._note["settings"]["candidates"])
+        self._span = 0.0
+        if self._forest is not None:
+            leaf = np.asarray(trees["leaf_value"])
+            self._span = 1.0 + float((leaf.max(axis=1) - leaf.min(axis=1)).sum())
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        items: Sequence[Item] | None = None,
+        *,
+        rng: np.random.Generator | int | None = None,
+        candidates: int = 100,
+        trees: int = 100,
+        leaves: int = 31,
+        holdout: float = 0.1,
+        least_questions: int = 500,
+        tune_cpu_s_per_million: float = 60.0,
+    ) -> Self:
+        """Tunes both stages on the clicks, learns the ranking, and builds the index of all clicks.
+
+        No question that the ranking is learned from can see its own future: index and graphs hold the older sessions
+        only while those of the newer ones are asked.
+
+        Args:
+            interactions: The clicks.
+            items: Not needed: only clicked items are learned.
+            rng: Decides which wrong candidates are learned from.
+            candidates: How many candidates of a question are ranked at once.
+            trees: The most trees of the second stage.
+            leaves: The most leaves of a tree, at most 64.
+            holdout: The share (0..1) of the sessions, the newest, that are asked about.
+            least_questions: With fewer questions nothing is tuned or learned, and safe defaults serve.
+            tune_cpu_s_per_million: About so many CPU seconds a million clicks may be spent; the work is counted and not
+                timed, so that the same clicks always give the same model. Small logs get as much as 500,000 clicks.
+
+        Raises:
+            BadInput: A setting is out of its range.
+        """
+        del items
+        _check_settings(candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
+                        least_questions=least_questions, tune_cpu_s_per_million=tune_cpu_s_per_million)  # fmt: skip
+        seed = int(np.random.default_rng(rng).integers(2**31))
+        tuned = tune(
+            interactions, candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
+            least_questions=least_questions, budget_s=tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6),
+            seed=seed,
+        )  # fmt: skip
+        return cls._of(interactions, tuned)
+
+    def refit(
+        self,
+        interactions: Interactions,
+        items: Sequence[Item] | None = None,
+        *,
+        rng: np.random.Generator | int | None = None,
+    ) -> Self:
+        """The same settings and trees over new clicks: for training every minute, about a second a million clicks."""
+        del items, rng
+        return self._of(interactions, Tuned(self._note["settings"], self._forest, self._note["evidence"]))
+
+    @classmethod
+    def _of(cls, interactions: Interactions, tuned: Tuned) -> Self:
+        first = Candidates.build(interactions, tuned.settings)
+        trees = {} if tuned.forest is None else {f"forest_{name}": it for name, it in tuned.forest.arrays().items()}
+        note = json.dumps({"settings": tuned.settings, "evidence": tuned.evidence}, sort_keys=True, allow_nan=False)
+        return cls({**first.arrays(), **trees, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The same model from what `arrays` gave; they may be memory-mapped and read-only."""
+        return cls(arrays)
+
+    def arrays(self) -> Arrays:
+        """Everything that the model is; `note` holds settings and evidence as JSON in UTF-8."""
+        return dict(self._arrays)
+
+    @classmethod
+    def ready(cls) -> bool:
+        """Whether the kernels are compiled, so that the first question is answered at once."""
+        return cls._warm
+
+    @classmethod
+    def warm(cls) -> None:
+        """Compiles the kernels, or reads them from the cache; training compiles none that serving does not need."""
+        with cls._warming:
+            if cls._warm:
+                return
+            log = from_columns(["s", "s", "t", "t"], ["0", "1", "0", "1"], [1.0, 2.0, 3.0, 4.0])
+            model = cls._of(log, Tuned({**DEFAULTS, "candidates": 2}, stump(), {}))
+            model.explain(["0"], model.recommend(["0", "1"], 2).item_ids[0])
+            cls._warm = True
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """The vocabulary, one id a code."""
+        return self._vocabulary
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What was tried on this log and what came of it, and the settings that were chosen: JSON values."""
+        return {"settings": dict(self._note["settings"]), **self._note["evidence"]}
+
+    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
+        """The best `k` items for a session, best first; items that no source proposes are left out.
+
+        Args:
+            session: Item ids, oldest first; unknown ones are passed over.
+            k: Length of the list.
+            allowed: Mask over `item_ids`, shape (items,); None allows all.
+        """
+        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
+        names = self._vocabulary
+        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
+
+    def recommend_batch(self, sessions: Sequence[Sequence[str]], k: int) -> list[ScoredItems]:
+        """`recommend` for many sessions."""
+        return [self.recommend(session, k) for session in sessions]
+
+    def recommend_codes(
+        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first.
+
+        Candidates are ranked a block at a time, by blended score, and each block stands before the next; so what is
+        not allowed leaves the list and changes no score of the others.
+        """
+        if allowed is not None and len(allowed) != len(self._vocabulary):
+            raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {len(allowed)}.")
+        codes: list[NDArray[np.int32]] = []
+        scores: list[NDArray[np.float64]] = []
+        first, stop, missing = 0, self._block, max(0, k)
+        while missing > 0:
+            found = self._first.look(session, first, stop)
+            score = self._scores(found, first)
+            at = np.lexsort((found.codes, -score))
+            if allowed is not None:
+                at = at[np.asarray(allowed[found.codes[at]], dtype=np.bool_)]
+            at = at[:missing]
+            codes.append(found.codes[at])
+            scores.append(score[at])
+            missing -= len(at)
+            if stop >= found.candidates:
+                break
+            first, stop = stop, stop + BLOCKS * self._block
+        if not codes:
+            return np.empty(0, np.int32), np.empty(0, np.float64)
+        return np.concatenate(codes), np.concatenate(scores)
+
+    def _scores(self, found: Found, first: int) -> NDArray[np.float64]:
+        """The scores of candidates number `first` and on: that of the trees less what a later block gives away."""
+        if self._forest is None:
+            return found.blended.astype(np.float64)
+        block = (first + np.arange(len(found.codes))) // self._block
+        score: NDArray[np.float64] = self._forest.predict(found.rows) + TIE * found.blended - self._span * block
+        return score
+
+    def explain(self, session: Sequence[str], item_id: str) -> Reason:
+        """What made the score of one item: session items, and the other features by the name of their kind."""
+        return self.explain_all(session, [item_id])[0]
+
+    def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
+        """`explain` for a whole slate in one pass.
+
+        The evidence of stage 1 is split by the session items that it came from; `repeat`, `session`, `popularity` and
+        `newness` are what the trees gave (or took) for those features, and `base` is where the trees start from.
+        """
+        names = self._vocabulary
+        asked = self._vocabulary.codes(session)
+        wanted = np.unique(self._vocabulary.codes([item_id for item_id in item_ids if item_id in names.code]))
+        reasons: dict[str, Reason] = {}
+        for found, first in self._blocks_with(asked, wanted):
+            at = np.flatnonzero(np.isin(found.codes, wanted))
+            score = self._scores(found, first)[at]
+            known, parts = self._first.parts(asked, found.codes[at])
+            gave = None if self._forest is None else self._forest.contributions(found.rows[at])
+            for n, code in enumerate(found.codes[at].tolist()):
+                share = parts[n] / max(parts[n].sum(), 1e-30)
+                evidence, terms = float(score[n]), {}
+                if gave is not None:
+                    evidence = float(gave[n, : len(EVIDENCE)].sum())
+                    terms = _kinds(gave[n])
+                    terms["base"] = float(score[n]) - evidence - sum(terms.values())
+                for item, part in zip(known.tolist(), (evidence * share).tolist(), strict=True):
+                    if part != 0:
+                        terms[names[item]] = terms.get(names[item], 0.0) + part
+                reasons[names[code]] = Reason(names[code], float(score[n]), terms)
+        return [reasons.get(item_id, Reason(item_id, 0.0, {})) for item_id in item_ids]
+
+    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
+        """The session item that most of each blended score came from: the strongest evidence.
+
+        Args:
+            session: Item ids, oldest first.
+            item_ids: Items of the vocabulary; others have no cause.
+
+        Returns:
+            One session item an item, None where no session item proposes it.
+        """
+        codes = self._vocabulary.codes(item_ids)
+        inside = np.unique(codes[codes >= 0])
+        known, parts = self._first.parts(self._vocabulary.codes(session), inside)
+        if not len(known) or not len(inside):
+            return [None] * len(item_ids)
+        names = [self._vocabulary[code] for code in known.tolist()]
+        strongest = zip(inside.tolist(), parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
+        by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
+        return [by_code.get(code) for code in codes.tolist()]
+
+    def _blocks_with(self, session: NDArray[np.int32], wanted: NDArray[np.int32]) -> Iterator[tuple[Found, int]]:
+        """Candidates of a session in blocks, with the rank of the first of each, until all wanted items came."""
+        first, stop, missing = 0, self._block, len(wanted)
+        while missing > 0:
+            found = self._first.look(session, first, stop)
+            yield found, first
+            missing -= int(np.isin(wanted, found.codes).sum())
+            if stop >= found.candidates:
+                return
+            first, stop = stop, stop + BLOCKS * self._block
+
+
+def _kinds(gave: NDArray[np.float64]) -> dict[str, float]:
+    """Contributions of the features that are no evidence, added by the name of their kind; zeros left out."""
+    kinds: dict[str, float] = {}
+    for feature, value in zip(FEATURES[len(EVIDENCE) :], gave[len(EVIDENCE) :].tolist(), strict=True):
+        kinds[TERMS[feature]] = kinds.get(TERMS[feature], 0.0) + value
+    return {name: value for name, value in kinds.items() if value != 0}
+
+
+def _check_settings(**settings: float) -> None:
+    for name, most in (("candidates", 1000), ("trees", 1000), ("leaves", MOST_LEAVES), ("least_questions", 2**31)):
+        least = 2 if name == "leaves" else 1
+        if not least <= settings[name] <= most or settings[name] != int(settings[name]):
+            raise BadInput(f"{name} must be a whole number between {least} and {most}, got {settings[name]}.")
+    if not 0 < settings["holdout"] <= 0.5:
+        raise BadInput(f"holdout must be more than 0 and at most 0.5, got {settings['holdout']}.")
+    if not 0 <= settings["tune_cpu_s_per_million"] <= 1e6:
+        raise BadInput(
+            f"tune_cpu_s_per_million must be between 0 and 1,000,000, got {settings['tune_cpu_s_per_million']}."
+        )

@@ -1,0 +1,185 @@
+"""Tunes the session ranker on the shop's own log: asks about its newest sessions after learning from the older ones.
+
+The work is counted in questions and rows and never timed, so the same clicks give the same settings on any machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, Lessons, Questions, questions_of
+from thinslice.models.forest import Forest
+from thinslice.models.lambdamart import figures, learn, ranked
+from thinslice.records import Interactions
+
+QUESTIONS_PER_S = 50
+"""Questions that one tried setting is judged by, for each CPU second of the budget; about thirty settings are tried."""
+
+MOST_QUESTIONS = 3000
+"""More would not tell settings apart that matter."""
+
+ROWS_PER_S = 17_000
+"""Rows that the trees learn from, for each CPU second of the budget: a third of it."""
+
+KEEP = (0.05, 0.3)
+"""The share of wrong candidates that is learned from lies between these; more questions teach more than more rows."""
+
+GAIN = 0.0005
+"""A setting must be better by this to be preferred to the one before."""
+
+ALONE: dict[str, tuple[str, Sequence[Mapping[str, float]]]] = {
+    "decay of session kNN": ("knn", [{"knn_decay": value} for value in (0.8, 3.0, 10.0)]),
+    "age of session kNN": ("knn", [{"knn_age": value} for value in (0.0, 4.0)]),
+    "distance of session kNN": (
+        "knn", [{"knn_before": before, "knn_after": after} for before, after in ((1.0, 2.0), (6.0, 8.0), (40.0, 40.0))]
+    ),
+    "rareness of session kNN": ("knn", [{"knn_rare": value} for value in (0.0, 0.5)]),
+    "decay of the walk": ("walk", [{"walk_decay": value} for value in (0.7, 4.0)]),
+    "decay of the cosine": ("cosine", [{"cosine_decay": value} for value in (1.5, 12.0)]),
+    "decay of what came next": ("next", [{"next_decay": value} for value in (0.5, 2.5)]),
+}  # fmt: skip
+"""What is tried for each source by itself: a word for people, the source, and the settings beside the default."""
+
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+"""What is tried for the weight of each source in the blend."""
+
+
+class Tuned(NamedTuple):
+    """Chosen settings (every name of `candidates.DEFAULTS`, and `candidates`), the trees if any, and the evidence."""
+
+    settings: dict[str, float]
+    forest: Forest | None
+    evidence: dict[str, Any]
+
+
+def tune(
+    interactions: Interactions, *, candidates: int, trees: int, leaves: int, holdout: float, least_questions: int,
+    budget_s: float, seed: int,
+) -> Tuned:  # fmt: skip
+    """Chooses settings and learns the ranking; see `SessionRanker.fit` for the arguments.
+
+    Args:
+        interactions: All that may be learned from; the newest `holdout` of the sessions are asked about.
+        candidates: How many candidates are ranked.
+        trees: How many trees.
+        leaves: The most leaves of a tree.
+        holdout: Share of the sessions.
+        least_questions: With fewer, defaults serve.
+        budget_s: About so many CPU seconds.
+        seed: Decides which questions and rows are sampled.
+    """
+    defaults = {**DEFAULTS, "candidates": float(candidates)}
+    first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
+    past = head(interactions, first)
+    known = np.zeros(len(interactions.item_ids), dtype=np.bool_)
+    known[past.item] = True
+    questions = questions_of(interactions, first, known)
+    asked = len(questions.answer)
+    if asked < least_questions or budget_s <= 0:
+        reason = f"{asked} questions, {least_questions} are needed" if budget_s > 0 else "no time was given"
+        return Tuned(defaults, None, {"tuned": False, "why": reason})
+    draw = np.random.default_rng(seed)
+    judged = questions.some(_sample(draw, asked, min(MOST_QUESTIONS, int(QUESTIONS_PER_S * budget_s))))
+    stage = Candidates.build(past, defaults)
+    settings, tried = _settings(stage, judged, defaults, candidates)
+    stage = stage.weighted(settings)
+    forest, learned = _ranking(stage, questions, candidates, trees, leaves, budget_s, seed)
+    evidence = {
+        "tuned": True,
+        "learned_from": {"sessions": first, "clicks": len(past.item)},
+        "asked": asked,
+        "judged_by": len(judged.answer),
+        "tried": tried,
+        "ranking": learned,
+    }
+    return Tuned(settings, forest, evidence)
+
+
+def head(interactions: Interactions, sessions: int) -> Interactions:
+    """The oldest sessions; the vocabulary stays whole."""
+    end = int(interactions.session_ptr[sessions])
+    cut: dict[str, Any] = {"session_ptr": interactions.session_ptr[: sessions + 1], "item": interactions.item[:end],
+                           "time": interactions.time[:end]}  # fmt: skip
+    if interactions.action is not None:
+        cut["action"] = interactions.action[:end]
+    if interactions.user is not None:
+        cut["user"] = interactions.user[:sessions]
+    return interactions._replace(**cut)
+
+
+def _sample(draw: np.random.Generator, size: int, wanted: int) -> NDArray[np.int64]:
+    """So many different numbers below `size`, rising."""
+    return np.sort(draw.permutation(size)[:wanted])
+
+
+def _settings(
+    stage: Candidates, judged: Questions, start: dict[str, float], candidates: int
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Tries one setting after the other; each source by itself, then the weights of the blend."""
+    tried: list[dict[str, Any]] = []
+
+    def judge(what: str, settings: Mapping[str, float], change: Mapping[str, float], only: str | None) -> float:
+        weights = {} if only is None else {f"weight_{source}": float(source == only) for source in SOURCES}
+        asked = stage.weighted({**settings, **change, **weights})
+        told = figures(asked.lessons(judged, candidates, -1.0, 0).rank, candidates)
+        tried.append({"what": what, "settings": dict(change), **told})
+        return told["hr"] + told["mrr"] + (told["recall"] if only is None else 0.0)
+
+    best = dict(start)
+    for what, (source, changes) in ALONE.items():
+        names = changes[0].keys()
+        reached = judge(what, best, {name: best[name] for name in names}, source)
+        for change in changes:
+            found = judge(what, best, change, source)
+            if found > reached + GAIN:
+                best, reached = {**best, **change}, found
+    reached = judge("blend", best, {}, None)
+    for source in SOURCES:
+        name = f"weight_{source}"
+        for weight in [each for each in WEIGHTS if each != best[name]]:
+            found = judge("blend", best, {name: weight}, None)
+            if found > reached + GAIN:
+                best, reached = {**best, name: weight}, found
+    return best, tried
+
+
+def _ranking(
+    stage: Candidates, questions: Questions, candidates: int, trees: int, leaves: int, budget_s: float, seed: int
+) -> tuple[Forest | None, dict[str, Any]]:
+    """Learns the trees, unless they foresee the newest fifth of the questions worse than the blend does."""
+    asked = len(questions.answer)
+    rows = int(ROWS_PER_S * budget_s)
+    keep = float(np.clip(rows / (asked * candidates), *KEEP))
+    most = min(asked, int(rows / (1 + keep * candidates)))
+    draw = np.random.default_rng([seed, 1])
+    taught = questions.some(_sample(draw, asked, most))
+    cut = int(0.8 * most)
+    lessons = stage.lessons(taught, candidates, keep, seed)
+    told: dict[str, Any] = {"questions": most, "rows": len(lessons.label), "kept_share": round(keep, 4)}
+    if len(lessons.sizes) < 2:
+        return None, {**told, "why": "too few answers are among the candidates"}
+    exam = taught.some(np.arange(cut, most)[-MOST_QUESTIONS:])
+    whole = stage.lessons(exam, candidates, 1.0, seed)
+    part = _first_questions(lessons, cut)
+    if len(part.sizes) < 2 or not len(whole.sizes):
+        return None, {**told, "why": "too few answers are among the candidates"}
+    options: dict[str, Any] = {
+        "trees": trees, "leaves": leaves, "learning_rate": 0.1, "least_rows": 50, "seed": seed
+    }  # fmt: skip
+    trial = learn(part, **{**options, "trees": max(1, trees // 2)})
+    before = figures(whole.rank, candidates)
+    after = figures(ranked(trial.predict(whole.rows), whole), candidates)
+    told |= {"exam": {"blend": before, "trees": after}, **options}
+    if after["hr"] + after["mrr"] < before["hr"] + before["mrr"]:
+        return None, {**told, "why": "the blend alone foresees better"}
+    return learn(lessons, **options), told
+
+
+def _first_questions(lessons: Lessons, cut: int) -> Lessons:
+    """The lessons of the first questions only."""
+    answered = int((lessons.rank[:cut] >= 0).sum())
+    sizes = lessons.sizes[:answered]
+    rows = int(sizes.sum())
+    return lessons._replace(rows=lessons.rows[:rows], label=lessons.label[:rows], sizes=sizes, rank=lessons.rank[:cut])

@@ -1,0 +1,288 @@
+"""The session ranker: promises with and without trees, no question learned from sees its own future, explanations."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thinslice.errors import BadInput
+from thinslice.models import feature_kernel, from_columns
+from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, questions_of
+from thinslice.models.lambdamart import figures, learn, ranked
+from thinslice.models.ranking_features import FEATURES, TERMS, item_facts
+from thinslice.models.session_ranker import SessionRanker
+from thinslice.models.tuning import head
+from thinslice.testing import check_model, small_world
+
+
+def world(sessions=900, items=60, rng=0):
+    """Sessions that walk along a ring of items, mostly one step on, and sometimes come back."""
+    draw = np.random.default_rng(rng)
+    session, item = [], []
+    for number in range(sessions):
+        at = int(draw.integers(items))
+        for _ in range(int(draw.integers(2, 7))):
+            session.append(number)
+            item.append(at)
+            at = (at + int(draw.choice([0, 1, 1, 1, 2, 7]))) % items
+    return from_columns(session, item, np.arange(len(item), dtype=float))
+
+
+@pytest.fixture(scope="module")
+def log():
+    return world()
+
+
+@pytest.fixture(scope="module")
+def model(log):
+    fitted = SessionRanker.fit(log, rng=0, least_questions=100, candidates=20)
+    assert fitted.evidence["tuned"]
+    assert "forest_feature" in fitted.arrays()
+    return fitted
+
+
+def test_with_trees_and_without_it_keeps_what_every_model_promises():
+    check_model(SessionRanker, settings={"least_questions": 20, "candidates": 8})
+    few = SessionRanker.fit(small_world(), rng=0)
+    assert few.evidence["tuned"] is False
+    assert "500 are needed" in few.evidence["why"]
+
+
+def test_the_trees_rank_better_than_the_blend_where_there_is_something_to_learn(model):
+    exam = model.evidence["ranking"]["exam"]
+    assert exam["trees"]["mrr"] > exam["blend"]["mrr"]
+    assert model.recommend(["5", "6"], 1).item_ids == ["7"]
+
+
+def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
+    built = []
+    build = Candidates.build.__func__
+    monkeypatch.setattr(
+        Candidates,
+        "build",
+        classmethod(lambda kind, clicks, chosen: built.append(clicks) or build(kind, clicks, chosen)),
+    )
+    asked = []
+    lessons = Candidates.lessons
+    monkeypatch.setattr(
+        Candidates, "lessons", lambda self, questions, *rest: asked.append((len(built), questions)) or lessons(
+            self, questions, *rest)
+    )  # fmt: skip
+    SessionRanker.fit(log, rng=0, least_questions=100, candidates=20)
+    past = built[0]
+    sessions = len(past.session_ptr) - 1
+    assert sessions == int(0.9 * (len(log.session_ptr) - 1))
+    assert past.item.tolist() == log.item[: len(past.item)].tolist()
+    newer = questions_of(log, sessions, np.ones(len(log.item_ids), dtype=bool))
+    assert asked
+    for indexed, questions in asked:
+        assert indexed == 1  # the index of all clicks is built after the last question
+        assert np.array_equal(questions.clicks, newer.clicks)
+        assert (questions.begin < questions.end).all()
+        assert np.array_equal(questions.answer, questions.clicks[questions.end])
+
+
+def test_what_comes_after_a_question_changes_none_of_its_features(log):
+    stage = Candidates.build(head(log, 800), DEFAULTS)
+    questions = questions_of(log, 800, np.ones(len(log.item_ids), dtype=bool))
+    one = questions.some(np.array([3]))
+    before = stage.lessons(one, 20, 1.0, 0)
+    later = one._replace(clicks=one.clicks.copy())
+    later.clicks[one.end[0] :] = 0
+    assert np.array_equal(stage.lessons(later, 20, 1.0, 0).rows, before.rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 70), max_size=90), st.integers(1, 70))
+def test_scores_fall_explanations_add_up_and_one_block_stands_before_the_next(model, question, k):
+    asked = [str(item) for item in question]
+    found = model.recommend(asked, k)
+    whole = model.recommend(asked, 200)
+    assert found.item_ids == whole.item_ids[:k]
+    assert sorted(found.scores, reverse=True) == found.scores
+    for reason, score in zip(model.explain_all(asked, found.item_ids), found.scores, strict=True):
+        assert reason.score == score
+        assert sum(reason.terms.values()) == pytest.approx(score, rel=1e-9, abs=1e-9)
+        assert set(reason.terms) <= {*asked, *TERMS.values(), "base"}
+    blended = model._first.look(model._vocabulary.codes(asked), 0, 20).codes.tolist()
+    assert {model.item_ids[code] for code in blended} == set(whole.item_ids[: len(blended)])
+
+
+def test_the_parts_of_the_session_items_are_the_blended_score(log):
+    stage = Candidates.build(log, {**DEFAULTS, "weight_walk_flat": 0.3, "weight_next": 2.0})
+    session = np.array([4, 5, 4, 9], dtype=np.int32)
+    found = stage.look(session, 0, 30)
+    known, parts = stage.parts(session, found.codes)
+    assert known.tolist() == [9, 4, 5]
+    assert parts.sum(axis=1) == pytest.approx(found.blended, rel=1e-5)
+
+
+def test_the_cause_is_the_session_item_with_the_strongest_evidence(model):
+    assert model.causes(["30", "7"], ["8", "31", "never seen"]) == ["7", "30", None]
+    assert model.causes([], ["8"]) == [None]
+
+
+def test_the_blend_of_one_source_ranks_as_that_source_alone(log):
+    only = {f"weight_{source}": float(source == "knn") for source in SOURCES}
+    stage = Candidates.build(log, {**DEFAULTS, **only})
+    codes, _ = stage.knn.recommend_codes(np.array([3, 4], dtype=np.int32), 10)
+    assert stage.look(np.array([3, 4], dtype=np.int32), 0, 10).codes.tolist() == codes.tolist()
+
+
+def test_blocks_are_the_whole_ranking_cut_in_pieces(log):
+    stage, session = Candidates.build(log, DEFAULTS), np.array([1, 40], dtype=np.int32)
+    whole = stage.look(session, 0, 60)
+    pieces = [stage.look(session, first, first + 7).codes for first in range(0, whole.candidates, 7)]
+    assert np.concatenate(pieces).tolist() == whole.codes.tolist()
+    assert sorted(whole.blended.tolist(), reverse=True) == whole.blended.tolist()
+
+
+def test_a_strict_filter_looks_further_down_than_the_first_block(log):
+    model = SessionRanker.fit(log, rng=0, least_questions=100, candidates=5)
+    whole = model.recommend(["5", "6"], 60)
+    assert len(whole.item_ids) > 10
+    last = np.isin(list(model.item_ids), whole.item_ids[-2:])
+    assert model.recommend(["5", "6"], 5, allowed=last).item_ids == whole.item_ids[-2:]
+
+
+def test_the_same_clicks_give_the_same_bytes_and_another_rng_other_trees(log, model):
+    again = SessionRanker.fit(log, rng=0, least_questions=100, candidates=20)
+    assert {name: array.tobytes() for name, array in again.arrays().items()} == {
+        name: array.tobytes() for name, array in model.arrays().items()
+    }
+    other = SessionRanker.fit(log, rng=1, least_questions=100, candidates=20)
+    assert other.arrays()["forest_leaf_value"].tobytes() != model.arrays()["forest_leaf_value"].tobytes()
+
+
+def test_the_evidence_survives_the_disk_and_is_plain_json(model):
+    again = SessionRanker.from_arrays(model.arrays())
+    assert again.evidence == model.evidence
+    assert json.loads(json.dumps(again.evidence)) == again.evidence
+    tried = again.evidence["tried"]
+    assert {row["what"] for row in tried} >= {"blend", "decay of session kNN"}
+    assert all(0 <= row["hr"] <= row["recall"] <= 1 for row in tried)
+
+
+def test_refit_keeps_settings_and_trees_and_knows_the_new_clicks(model):
+    clicks = world(rng=5)
+    rows = [(f"n{number}", item, 1e6 + number) for number in range(30) for item in ("5", "new")]
+    session = np.repeat(np.arange(len(clicks.session_ptr) - 1), np.diff(clicks.session_ptr)).tolist()
+    grown = from_columns(
+        [f"s{number:05d}" for number in session] + [row[0] for row in rows],
+        [clicks.item_ids[code] for code in clicks.item.tolist()] + [row[1] for row in rows],
+        clicks.time.tolist() + [row[2] for row in rows],
+    )
+    again = model.refit(grown, rng=0)
+    assert again.evidence == model.evidence
+    assert "new" in again.recommend(["5"], 10).item_ids
+    assert again.arrays()["forest_leaf_value"].tobytes() == model.arrays()["forest_leaf_value"].tobytes()
+
+
+def test_time_is_counted_and_zero_means_no_tuning(log):
+    model = SessionRanker.fit(log, rng=0, least_questions=100, tune_cpu_s_per_million=0)
+    assert model.evidence["why"] == "no time was given"
+    assert model.recommend(["5", "6"], 5).item_ids
+
+
+@pytest.mark.parametrize(
+    "clicks",
+    [
+        [],
+        [("s", "a", 1.0)],
+        [("s", "a", 1.0), ("t", "b", 2.0)],
+        [(f"s{n}", "a", float(n)) for n in range(2000)],
+        [(f"s{n // 2}", "a", float(n)) for n in range(4000)],
+    ],
+    ids=["nothing", "one click", "sessions of one", "one item, sessions of one", "one item, twice each"],
+)
+def test_logs_with_next_to_nothing_in_them_still_give_a_model(clicks):
+    columns = list(zip(*clicks, strict=True)) if clicks else ([], [], [])
+    model = SessionRanker.fit(from_columns(*columns), rng=0)
+    found = model.recommend(["a", "?"], 3)
+    assert set(found.item_ids) <= set(model.item_ids)
+    assert model.recommend([], 3).item_ids == []
+
+
+def test_a_session_of_a_hundred_thousand_clicks_is_answered(model):
+    assert len(model.recommend([str(n % 60) for n in range(100_000)], 5).item_ids) == 5
+
+
+def test_item_facts_worked_out_by_hand():
+    clicks = from_columns(["s", "s", "s", "t"], ["a", "b", "a", "b"], [1.0, 2.0, 3.0, 4.0])
+    facts = item_facts(clicks)
+    assert facts[:, 0] == pytest.approx([np.log(2.5 / 4)] * 2)
+    assert facts[:, 4].tolist() == [0.5, 0.25]  # the last click of a is number 2 of 4, of b number 3
+    assert facts[:, 6].tolist() == [1.0, 0.75]
+    usual = 1 / 3  # of three (session, item) pairs one comes back
+    assert facts[:, 5] == pytest.approx([(1 + 5 * usual) / 6, 5 * usual / 7])
+
+
+def test_every_feature_is_evidence_or_has_a_term_for_people(log):
+    stage = Candidates.build(log, DEFAULTS)
+    found = stage.look(np.array([3, 4], dtype=np.int32), 0, 20)
+    assert found.rows.shape[1] == len(FEATURES) == len(set(FEATURES))
+    assert np.isfinite(found.rows).all()
+    at = FEATURES.index
+    assert found.rows[:, at("blend_rank")].tolist() == list(range(len(found.codes)))
+    assert found.rows[:, at("blend")] == pytest.approx(found.blended)
+    mine = found.rows[found.codes.tolist().index(4)]
+    assert (mine[at("times")], mine[at("since")], mine[at("length")]) == (1, 1, 2)
+
+
+def test_ranks_of_answers_count_ties_against_them_and_figures_follow(log):
+    stage = Candidates.build(head(log, 800), DEFAULTS)
+    lessons = stage.lessons(questions_of(log, 800, np.ones(60, dtype=bool)), 20, 1.0, 0)
+    assert (
+        ranked(-lessons.rows[:, FEATURES.index("blend_rank")].astype(float), lessons).tolist() == lessons.rank.tolist()
+    )
+    tied = ranked(np.zeros(len(lessons.label)), lessons)
+    assert tied[lessons.rank >= 0].tolist() == (lessons.sizes - 1).tolist()
+    assert figures(np.array([0, 3, -1, 25]), 30) == {"hr": 0.5, "mrr": 0.3125, "recall": 0.75, "questions": 4}
+
+
+def test_sampling_wrong_candidates_keeps_every_right_one(log):
+    stage, questions = Candidates.build(head(log, 800), DEFAULTS), questions_of(log, 800, np.ones(60, dtype=bool))
+    whole, some = stage.lessons(questions, 20, 1.0, 0), stage.lessons(questions, 20, 0.3, 0)
+    assert some.label.sum() == whole.label.sum() == (whole.rank >= 0).sum()
+    wrong = 1 - whole.label.mean()
+    assert (1 - some.label).sum() / (wrong * len(whole.label)) == pytest.approx(0.3, abs=0.03)
+    assert learn(some, trees=3, leaves=4, learning_rate=0.1, least_rows=5, seed=0).features == len(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("candidates", 0, "candidates must be a whole number between 1 and 1000, got 0"),
+        ("trees", 2.5, "trees must be a whole number between 1 and 1000, got 2.5"),
+        ("leaves", 33, "leaves must be a whole number between 2 and 32, got 33"),
+        ("holdout", 0, "holdout must be more than 0 and at most 0.5, got 0"),
+        ("tune_cpu_s_per_million", float("nan"), "tune_cpu_s_per_million must be between 0 and 1,000,000, got nan"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_with_its_value(setting, value, says):
+    with pytest.raises(BadInput, match=says):
+        SessionRanker.fit(small_world(), **{setting: value})
+
+
+def test_read_only_arrays_and_fresh_ones_share_one_compiled_form(model):
+    frozen = {name: array.copy() for name, array in model.arrays().items()}
+    for array in frozen.values():
+        array.flags.writeable = False
+    again = SessionRanker.from_arrays(frozen)
+    assert again.recommend(["5"], 5) == model.recommend(["5"], 5)
+    again.explain(["5"], "6")
+    for kernel in (feature_kernel.look, feature_kernel.foresee, feature_kernel.split):
+        assert len(kernel.signatures) == 1
+
+
+def test_serving_needs_no_learner_and_importing_no_compiler():
+    code = (
+        "import sys; from thinslice.models.session_ranker import SessionRanker as R; print('numba' in sys.modules); "
+        "R.warm(); print(R.ready(), 'lightgbm' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
+    assert result.stdout.split() == ["False", "True", "False"]
