@@ -34,84 +34,100 @@ def positions(item, item_count):  # type: ignore[no-untyped-def] # numba infers 
 
 
 @njit(nogil=True, cache=True)
-def keep(touched, count, score, top, heap, kept, weight):  # type: ignore[no-untyped-def]
+def keep(touched, count, score, value, top, kept, weight):  # type: ignore[no-untyped-def]
     """Writes the `top` best of the touched items, in rising order, and sets the score of all touched ones to zero.
 
     Scores are counted by their leading bits (sixteenths of powers of two below the best), so only those near the cut
     are compared with each other.
 
     Args:
-        touched: Item codes, each once, its own order is lost; of equal scores the smaller codes are kept.
+        touched: Item codes, each once; of equal scores the smaller codes are kept.
         count: How many of `touched` are meant.
         score: Shape (items,), float32, positive.
+        value: Scratch beside `touched`, float32.
         top: The longest row.
-        heap: Scratch (top,), float32.
         kept: Where the codes go.
         weight: Where their scores go.
 
     Returns:
         How many were written.
     """
+    best = np.float32(0)
+    for n in range(count):
+        code = touched[n]
+        value[n] = score[code]
+        score[code] = 0
+        best = max(best, value[n])
     size = 0
     if count <= top:
         for n in range(count):
             kept[n] = touched[n]
+            weight[n] = value[n]
         size = count
     else:
-        bits = score.view(np.uint32)
-        best = np.uint32(0)
-        for n in range(count):
-            best = max(best, bits[touched[n]])
-        best >>= np.uint32(BITS)
+        bits = value.view(np.uint32)
+        most = best_level(best)
         level = np.zeros(LEVELS, np.int32)
         for n in range(count):
-            level[min(best - (bits[touched[n]] >> np.uint32(BITS)), np.uint32(LEVELS - 1))] += 1
+            level[min(most - (bits[n] >> np.uint32(BITS)), np.uint32(LEVELS - 1))] += 1
         cut = 0
         above = level[0]
         while above <= top:  # ends, since there are more than `top`
             cut += 1
             above += level[cut]
-        for n in range(count):
-            code = touched[n]
-            near = min(best - (bits[code] >> np.uint32(BITS)), np.uint32(LEVELS - 1))
+        equal = 0
+        for n in range(count):  # those at the cut move to the front of the scratch
+            near = min(most - (bits[n] >> np.uint32(BITS)), np.uint32(LEVELS - 1))
             if near < cut:
-                kept[size] = code
+                kept[size] = touched[n]
+                weight[size] = value[n]
                 size += 1
-        size += select(touched[:count], bits, score, best, cut, heap[: top - size], kept[size:top])
+            elif near == cut:
+                touched[equal] = touched[n]
+                value[equal] = value[n]
+                equal += 1
+        size += select(touched[:equal], value[:equal], kept[size:top], weight[size:top])
+    for n in range(size):
+        score[kept[n]] = weight[n]
     kept[:size].sort()
     for n in range(size):
         weight[n] = score[kept[n]]
-    for n in range(count):
-        score[touched[n]] = 0
+        score[kept[n]] = 0
     return size
 
 
 @njit(nogil=True, cache=True)
-def select(touched, bits, score, best, cut, heap, kept):  # type: ignore[no-untyped-def]
-    """Of the items at the level `cut` the best `heap.size`, the smaller codes of equal ones, into `kept`."""
-    top = heap.size
+def best_level(best):  # type: ignore[no-untyped-def]
+    """The leading bits of a positive float32."""
+    one = np.empty(1, np.float32)
+    one[0] = best
+    return one.view(np.uint32)[0] >> np.uint32(BITS)
+
+
+@njit(nogil=True, cache=True)
+def select(touched, value, kept, weight):  # type: ignore[no-untyped-def]
+    """Fills `kept` and `weight` with the best, of equal ones the smaller codes; returns how many were written."""
+    top = kept.size
     size = 0
     if top == 0:
         return 0
-    for code in touched:
-        if min(best - (bits[code] >> np.uint32(BITS)), np.uint32(LEVELS - 1)) != cut:
-            continue
-        value = score[code]
+    for n in range(touched.size):
+        code = touched[n]
         if size < top:  # a heap with the worst of the best on top
             hole = size
             size += 1
             while hole > 0:
                 parent = (hole - 1) >> 1
-                if heap[parent] < value or (heap[parent] == value and kept[parent] > code):
+                if weight[parent] < value[n] or (weight[parent] == value[n] and kept[parent] > code):
                     break
-                heap[hole] = heap[parent]
+                weight[hole] = weight[parent]
                 kept[hole] = kept[parent]
                 hole = parent
-        elif value > heap[0] or (value == heap[0] and code < kept[0]):
-            hole = sift(heap, kept, size, value, code)
+        elif value[n] > weight[0] or (value[n] == weight[0] and code < kept[0]):
+            hole = sift(weight, kept, size, value[n], code)
         else:
             continue
-        heap[hole] = value
+        weight[hole] = value[n]
         kept[hole] = code
     return size
 
@@ -146,7 +162,7 @@ def transitions(session_ptr, item, item_count, ahead, back, top, loops, normaliz
     weight = np.empty(room, np.float32)
     score = np.zeros(item_count, np.float32)
     touched = np.empty(item_count + 1, np.int32)
-    heap = np.empty(top, np.float32)
+    value = np.empty(item_count + 1, np.float32)
     end = 0
     for i in range(item_count):
         count = 0
@@ -177,7 +193,7 @@ def transitions(session_ptr, item, item_count, ahead, back, top, loops, normaliz
                         count += 1
                     score[code] += back[step]
                     total += back[step]
-        size = keep(touched, count, score, top, heap, kept[end:], weight[end:])
+        size = keep(touched, count, score, value, top, kept[end:], weight[end:])
         if normalize and total > 0:
             for n in range(end, end + size):
                 weight[n] = np.float32(weight[n] / total)
@@ -214,19 +230,22 @@ def walk(ptr, item, weight, top, normalize):  # type: ignore[no-untyped-def]
     found = np.empty(room, np.float32)
     score = np.zeros(item_count, np.float32)
     touched = np.empty(item_count + 1, np.int32)
-    heap = np.empty(top, np.float32)
+    value = np.empty(item_count + 1, np.float32)
+    start = ptr.view(np.uint32)  # without a sign the compiler leaves out the check for places before the start
+    item = item.view(np.uint32)
     end = 0
     for i in range(item_count):
-        count = 0
-        for n in range(ptr[i], ptr[i + 1]):
+        count = np.uint64(0)
+        for n in range(start[i], start[i + 1]):
             way = share[n]
-            for m in range(ptr[item[n]], ptr[item[n] + 1]):
+            via = item[n]
+            for m in range(start[via], start[via + np.uint32(1)]):
                 code = item[m]
                 before = score[code]
                 touched[count] = code
-                count += before == 0
+                count += np.uint64(before == 0)
                 score[code] = before + max(way * share[m], SMALLEST)
-        end += keep(touched, count, score, top, heap, kept[end:], found[end:])
+        end += keep(touched, count, score, value, top, kept[end:], found[end:])
         row_ptr[i + 1] = end
     return row_ptr, kept[:end].copy(), found[:end].copy()
 
@@ -248,7 +267,7 @@ def transposed(ptr, item, weight, top):  # type: ignore[no-untyped-def]
     found = np.empty(room, np.float32)
     score = np.zeros(item_count, np.float32)
     touched = np.empty(item_count + 1, np.int32)
-    heap = np.empty(top, np.float32)
+    value = np.empty(item_count + 1, np.float32)
     end = 0
     for i in range(item_count):
         count = 0
@@ -257,7 +276,7 @@ def transposed(ptr, item, weight, top):  # type: ignore[no-untyped-def]
             touched[count] = code
             score[code] = weight[position[n]]
             count += 1
-        end += keep(touched, count, score, top, heap, kept[end:], found[end:])
+        end += keep(touched, count, score, value, top, kept[end:], found[end:])
         row_ptr[i + 1] = end
     return row_ptr, kept, found
 
@@ -328,7 +347,7 @@ def cosine(ptr, item, value, item_count, top, own):  # type: ignore[no-untyped-d
     found = np.empty(room, np.float32)
     score = np.zeros(item_count, np.float32)
     touched = np.empty(item_count + 1, np.int32)
-    heap = np.empty(top, np.float32)
+    scratch = np.empty(item_count + 1, np.float32)
     end = 0
     for i in range(item_count):
         count = 0
@@ -342,7 +361,7 @@ def cosine(ptr, item, value, item_count, top, own):  # type: ignore[no-untyped-d
                     touched[count] = code
                     count += before == 0
                     score[code] = before + max(mine * value[m], SMALLEST)
-        end += keep(touched, count, score, top, heap, kept[end:], found[end:])
+        end += keep(touched, count, score, scratch, top, kept[end:], found[end:])
         row_ptr[i + 1] = end
     return row_ptr, kept[:end].copy(), found[:end].copy()
 
