@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.errors import BadInput
 from thinslice.settings import Workspace
 
 
@@ -25,6 +26,8 @@ from thinslice.settings import Workspace
 @click.option("--test-days", type=click.FloatRange(0, min_open=True), help="How many days at the end are the test.")
 @click.option("--refit-hours", type=click.FloatRange(0, min_open=True),
               help="Models learn anew this often during the test, as they would when they serve.")  # fmt: skip
+@click.option("--errors", is_flag=True, help="The 50 sessions in which the (last) model is most wrong, in pictures.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the page of --errors goes.")
 @json_option
 def command(
     workspace: Workspace,
@@ -38,6 +41,8 @@ def command(
     cut: str,
     test_days: float | None,
     refit_hours: float | None,
+    errors: bool,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """How well each model would have foreseen the clicks of a log, and at what price.
@@ -48,9 +53,35 @@ def command(
     """
     from thinslice.cli.evaluate_input import read_log
     from thinslice.cli.evaluate_report import print_report, progress_bar
-    from thinslice.evaluation import evaluate
+    from thinslice.evaluation import evaluate, named_models
 
-    columns, items = read_log(workspace, events_file, tenant, items_file)
+    if out is not None and not errors:
+        raise BadInput("--out names the page of --errors.", hint="Add --errors, or leave --out away.")
+    if errors and refit_hours is not None:
+        raise BadInput("--errors looks at a model that learned once.", hint="Leave --refit-hours away.")
+    columns, items = read_log(workspace, events_file, tenant, items_file, whole=errors)
+    if errors:
+        from thinslice.cli.evaluate_errors import find_errors, print_errors
+
+        name = named_models(names_of(models))[-1]
+        catalog = items_file or events_file
+        found = find_errors(
+            columns,
+            items,
+            name,
+            k,
+            out=out or Path(f"errors-{name}.html"),
+            where=f"Tenant {tenant}" if events_file is None else f"Events of {events_file.name}",
+            pictures=catalog.resolve().parent if catalog is not None else None,
+            order_only=True if order_only else None,
+            cut=cut,
+            test_days=test_days,
+        )
+        if as_json:
+            print_json(found)
+        else:
+            print_errors(found, items)
+        return
     with progress_bar() as progress:
         result = evaluate(
             columns,
