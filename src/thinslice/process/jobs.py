@@ -25,6 +25,7 @@ from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import News, Timer, lag_s, next_training
+from thinslice.jobs.sessions import write_sessions
 from thinslice.jobs.train import news_of_tenants, rows_of
 from thinslice.process.bond import die_with
 from thinslice.settings import Settings, Workspace, read_settings
@@ -34,6 +35,7 @@ from thinslice.store.lake import Lake
 from thinslice.store.live import LiveDB
 
 SWEEP_EVERY_S = 5.0
+SESSIONS_EVERY_S = 30.0
 MAINTAIN_EVERY_S = 1800.0
 LONGEST_TRAINING_S = 1800.0
 """A training that takes longer is ended and counts as failed."""
@@ -61,6 +63,7 @@ class Jobs:
             "compact": Timer(tick, longest_s=30.0),
             "measure": Timer(max(5.0, settings.lake.commit_every_s), longest_s=120.0),
             "sweep": Timer(SWEEP_EVERY_S),
+            "sessions": Timer(max(SESSIONS_EVERY_S, settings.lake.commit_every_s)),
             "train": Timer(1.0),
             "maintain": Timer(MAINTAIN_EVERY_S, due_at=time.monotonic() + MAINTAIN_EVERY_S / 2),
         }
@@ -71,6 +74,7 @@ class Jobs:
         self._news: list[News] = []
         self._training: tuple[str, subprocess.Popen[bytes], float] | None = None
         self._catalog_version = -1
+        self._sessions: tuple[int, float | None] = (-1, None)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -99,6 +103,7 @@ class Jobs:
             ("sweep", self.sweep),
             ("train", self.train),
             ("measure", self.measure),
+            ("sessions", self.sessions),
             ("maintain", self.maintain),
         ]
 
@@ -146,6 +151,14 @@ class Jobs:
     def sweep(self) -> None:
         """Drops live sessions that have expired."""
         self.live.sweep(now=time.time())
+
+    def sessions(self) -> None:
+        """Writes down the sessions that have ended, when there are new events or an open one may have ended."""
+        version, due_at = self.lake.version("events"), self._sessions[1]
+        if version == self._sessions[0] and (due_at is None or time.time() <= due_at):
+            return
+        self._sessions = (version, write_sessions(self.lake, datetime.now(UTC)).due_at)
+        self.state["sessions_at"] = now_text()
 
     def measure(self) -> None:
         """Writes the report of every running experiment for the console."""

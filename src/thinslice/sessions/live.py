@@ -89,6 +89,15 @@ def group(events: Iterable[Event]) -> dict[tuple[str | None, str | None, str | N
     return groups
 
 
+def made_id(who: str, started_at: float) -> str:
+    """The id of a session that the shop gave none: whose it is and the second in which it began.
+
+    >>> made_id("v1", 1_700_000_000.7)
+    '~v1.1700000000'
+    """
+    return f"{_MADE}{who}.{int(started_at)}"
+
+
 def is_bot_rate(event_count: int, duration_s: float) -> bool:
     """Whether a session is too fast for a person, for too long.
 
@@ -142,7 +151,7 @@ def _begin(old: LiveSession | None, event: Event, at: float, start: Start | None
     visitor = event.visitor_id or (old.visitor_id if old else "") or ""
     session = LiveSession(
         visitor_id=visitor,
-        session_id=event.session_id or f"{_MADE}{visitor or event.user_id or ''}.{int(at)}",
+        session_id=event.session_id or made_id(visitor or event.user_id or "", at),
         started_at=at,
         last_at=at,
         user_id=event.user_id or (old.user_id if old else None),

@@ -247,6 +247,26 @@ class Lake:
         )
         return _shaped(data, spec, wanted)
 
+    def changed_files(self, table: str, since: int | None, until: int) -> list[str]:
+        """The files that a version of a table has and an older one has not.
+
+        They hold every row that was added in between; and, where files were joined meanwhile, older ones too.
+
+        Args:
+            table: A name in `TABLES`.
+            since: The older version; None, or one that cannot be read any more, is before everything.
+            until: The newer version.
+
+        Raises:
+            UnknownName: There is no such table, or no such version of it.
+        """
+        _spec(table)
+        files = self._files(table, self._at(table, until))
+        if since is None or not self._readable(table, since):
+            return files
+        older = set(self._files(table, self._at(table, since)))
+        return [name for name in files if name not in older]
+
     def connect(
         self,
         *,
@@ -383,7 +403,7 @@ class Lake:
             f'"{field.name}"' if field.name in there else f'NULL::{sql_type(field.type)} AS "{field.name}"'
             for field in schema
         )
-        text = f"SELECT {columns} FROM {_files_sql(files)}"
+        text = f"SELECT {columns} FROM {files_sql(files)}"
         if tenant is not None:
             text += f" WHERE tenant = '{tenant}'"
         if spec.newest:
@@ -468,7 +488,7 @@ class Lake:
             picked = ", ".join(f'"{name}"' for name in schema.names if name in there)
             tenants = ", ".join(f"'{name}'" for name in sorted({key[0] for key in keys}) if "'" not in name)
             connection.execute(
-                f"CREATE VIEW found AS SELECT {picked} FROM {_files_sql(files)} "
+                f"CREATE VIEW found AS SELECT {picked} FROM {files_sql(files)} "
                 f"SEMI JOIN wanted USING ({', '.join(spec.key)})" + (f" WHERE tenant IN ({tenants})" if tenants else "")
             )
             return connection.sql(query).to_arrow_table()
@@ -507,7 +527,7 @@ class Lake:
         path = folder / f"{Path(name).name}.npy"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            hashes = np.sort(connection.sql(f"SELECT {digest} AS h FROM {_files_sql([name])}").fetchnumpy()["h"])
+            hashes = np.sort(connection.sql(f"SELECT {digest} AS h FROM {files_sql([name])}").fetchnumpy()["h"])
             draft = path.with_suffix(f".draft-{os.getpid()}")
             with draft.open("wb") as file:
                 np.save(file, hashes.astype(np.uint64), allow_pickle=False)
@@ -553,7 +573,8 @@ def _duckdb(root: Path, *, threads: int, memory_mb: int) -> duckdb.DuckDBPyConne
     return connection
 
 
-def _files_sql(files: Sequence[str]) -> str:
+def files_sql(files: Sequence[str]) -> str:
+    """Some files of a table as DuckDB reads them, whatever signs their names hold."""
     plain = (re.sub(r"([*?\[])", r"[\1]", name).replace("'", "''") for name in files)
     names = ", ".join(f"'{name}'" for name in plain)
     return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"

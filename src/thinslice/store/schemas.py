@@ -73,7 +73,7 @@ TABLES = {
     "users": Table(User, "updated_at", ("tenant", "user_id"), newest=True),
     "edges": Table(Edge, "occurred_at", ("tenant", "from_id", "to_id", "kind"), newest=True),
     "orders": Table(Order, "received_at", ("tenant", "order_id"), partitioned=True, newest=True),
-    "sessions": Table(Session, "ended_at", ("tenant", "session_id"), newest=True),
+    "sessions": Table(Session, "ended_at", ("tenant", "session_id"), newest=True, tie="event_count"),
     "assignments": Table(
         Assignment, "first_exposure_at", ("tenant", "experiment", "unit", "unit_id", "allocation_version")
     ),
