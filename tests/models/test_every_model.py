@@ -25,8 +25,8 @@ def test_a_model_keeps_what_every_model_promises(kind, items):
 
 def test_the_simplest_stands_first_and_the_default_pipeline_last():
     assert list(MODELS) == [
-        "popular", "newest", "trending", "markov", "implicit-cosine", "implicit-tfidf", "ease", "implicit-als",
-        "implicit-bpr", "session-knn",
+        "popular", "newest", "trending", "content", "markov", "implicit-cosine", "implicit-tfidf", "ease",
+        "implicit-als", "implicit-bpr", "session-knn",
     ]  # fmt: skip
 
 
@@ -58,5 +58,8 @@ def test_learning_changes_nothing_in_what_it_learns_from(kind):
 @pytest.mark.parametrize("kind", MODELS.values())
 def test_a_session_of_a_hundred_thousand_clicks_gets_an_answer(kind):
     world = from_columns(list("sstuu"), list("abbbc"), [1.0, 2.0, 3.0, 4.0, 5.0])
-    model = kind.fit(world, rng=0)
+    feed = [
+        Item(tenant="shop", item_id=name, updated_at=NOW, title=title) for name, title in zip("abc", "xxy", strict=True)
+    ]
+    model = kind.fit(world, feed, rng=0)
     assert model.recommend(["a", "b", "?"] * 33_334, 2).item_ids

@@ -30,7 +30,7 @@ class ImplicitBPR(Factors):
         rng: np.random.Generator | int | None = None,
         embedding_size: int = 128,
         epochs: int = 100,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.05,
         reg: float = 0.01,
     ) -> Self:
         """Learns the vectors, with one thread.

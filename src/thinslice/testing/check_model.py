@@ -4,6 +4,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,16 @@ def checkerboard(size: int = 10) -> tuple[Interactions, list[tuple[list[str], st
 
 
 def check_checkerboard(kind: Any, *, settings: Mapping[str, Any] | None = None) -> None:
-    """In the checkerboard world the items of the session's color must come first, and the left out one before all."""
+    """In the checkerboard world the items of the session's color must come first, and the left out one before all.
+
+    The feed says each item's color in its title, for models that read it.
+    """
     world, questions = checkerboard()
-    model = kind.fit(world, None, rng=np.random.default_rng(0), **dict(settings or {}))
+    board = [
+        Item(tenant="board", item_id=name, updated_at=datetime.fromtimestamp(START_S, UTC), title=name.split("-")[0])
+        for name in world.item_ids
+    ]
+    model = kind.fit(world, board, rng=np.random.default_rng(0), **dict(settings or {}))
     for session, answer in questions:
         fresh = np.array([item_id not in session for item_id in model.item_ids])
         found = model.recommend(session, 3, allowed=fresh).item_ids
