@@ -41,6 +41,44 @@ class TrainedModel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     manifest: dict[str, Any] = {}
 
 
+class Trial(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One fit of `evaluate --why` and its figures: a row of the table `trials`; kept to see what was tried already."""
+
+    tenant: str
+    trial_id: str
+    run_id: str
+    ran_at: datetime
+    model: str
+    change: str
+    what: str
+    share: float
+    seed: int
+    k: int
+    n: int
+    hr: float
+    mrr: float
+    ndcg: float
+    hr_se: float | None = None
+    mrr_se: float | None = None
+    ndcg_se: float | None = None
+    fit_cpu_s: float = 0.0
+    lake_version: int | None = None
+    settings: dict[str, Any] = {}
+
+
+class Label(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a person picked for a query of a benchmark, and at which place: a row of the table `labels`."""
+
+    tenant: str
+    benchmark: str
+    query_id: str
+    item_id: str
+    labeled_at: datetime
+    place: int = 0
+    source: str = "person"
+    labeled_by: str = ""
+
+
 class Table(NamedTuple):
     """One table of the lake.
 
@@ -81,6 +119,8 @@ TABLES = {
         Quarantined, "received_at", ("tenant", "quarantine_id"), partitioned=True, newest=True, tie="replayed"
     ),
     "models": Table(TrainedModel, "trained_at", ("tenant", "slot", "version"), newest=True),
+    "trials": Table(Trial, "ran_at", ("tenant", "trial_id")),
+    "labels": Table(Label, "labeled_at", ("tenant", "benchmark", "query_id", "item_id", "labeled_by"), newest=True),
 }
 """Every table by its name."""
 
