@@ -97,7 +97,8 @@ def named_models(models: Sequence[str] | None) -> list[str]:
         UnknownName: There is no such model.
         BadInput: None is named.
     """
-    chosen = list(MODELS) if models is None else list(dict.fromkeys(models))
+    every = [name for name, kind in MODELS.items() if not getattr(kind, "shelf", False)]
+    chosen = every if models is None else list(dict.fromkeys(models))
     for name in chosen:
         if name not in MODELS:
             raise UnknownName(f"there is no model {name!r} (there is: {', '.join(MODELS)}).")
