@@ -240,7 +240,13 @@ BUILT_IN_POLICIES = {
     "popular": Policy(model="popular"),
     "newest": Policy(model="newest"),
     "none": Policy(model="none"),
-}
+    **{
+        name: Policy(model=name)
+        for name in (
+            "similar", "bought-together", "complete-cart", "recently-viewed", "trending-in-category", "buy-again",
+        )
+    },
+}  # fmt: skip
 """Policies that every tenant has without writing them down."""
 
 

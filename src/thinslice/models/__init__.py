@@ -1,5 +1,7 @@
 """Recommenders, one file a model: arrays in, ranked items out; and the shape that they learn from."""
 
+from thinslice.models.bought_together import BoughtTogether
+from thinslice.models.buy_again import BuyAgain
 from thinslice.models.content import Content
 from thinslice.models.ease import EASE
 from thinslice.models.factors import Factors
@@ -15,16 +17,18 @@ from thinslice.models.session_knn import SessionKNN
 from thinslice.models.trending import Trending
 from thinslice.models.vocabulary import Vocabulary
 
-MODELS: dict[str, type[Popular] | type[SessionKNN] | type[Content] | type[ItemToItem] | type[Factors]] = {
+MODELS: dict[
+    str, type[Popular] | type[SessionKNN] | type[Content] | type[ItemToItem] | type[Factors] | type[BuyAgain]
+] = {
     model.name: model
     for model in (
-        Popular, Newest, Trending, Content, Markov, ImplicitCosine, ImplicitTfidf, EASE, ImplicitALS, ImplicitBPR,
-        SessionKNN,
+        Popular, Newest, Trending, BuyAgain, BoughtTogether, Content, Markov, ImplicitCosine, ImplicitTfidf, EASE,
+        ImplicitALS, ImplicitBPR, SessionKNN,
     )
 }  # fmt: skip
 """Name → class, the simplest first and the default pipeline last."""
 
 __all__ = [
-    "EASE", "MODELS", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine", "ImplicitTfidf", "Markov", "Newest",
-    "Popular", "SessionKNN", "Trending", "Vocabulary", "from_columns", "is_order_index",
+    "EASE", "MODELS", "BoughtTogether", "BuyAgain", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine",
+    "ImplicitTfidf", "Markov", "Newest", "Popular", "SessionKNN", "Trending", "Vocabulary", "from_columns", "is_order_index",
 ]  # fmt: skip

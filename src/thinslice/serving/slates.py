@@ -46,13 +46,17 @@ class Slates:
     def answer(self, question: Question) -> tuple[Slate, str]:
         """The slate, and what there is to say about it: mostly nothing.
 
-        Where the rules leave nothing, only the hard ones hold: better that than an empty page.
+        Where the rules leave nothing, only the hard ones hold, and if that is not enough the visitor's own items come
+        back: better that than an empty page.
         """
         note = ""
         slate = self._slate(question)
-        if not slate.items:
-            slate = self._slate(question, hard_only=True)
+        if not slate.items and question.book.filters:
+            slate = self._slate(question, hard_only=True, without=set(left_out(question)))
             note = ONLY_HARD
+        if not slate.items:
+            slate = self._slate(question, hard_only=True, without=set())
+            note = ONLY_HARD if question.book.filters else ""
         if not slate.items:  # another worker may have been told of the first items a moment ago
             question.catalog.refresh(question.at, at_once=True)
             slate = self._slate(question)
@@ -97,10 +101,11 @@ class Slates:
         spreads = [spread([item.item_id for item in each], catalog.items) for each in (before, slate.items)]
         return Look(answer, terms, boosts, before, slate.removed, blocked, (spreads[0], spreads[1]))
 
-    def _slate(self, question: Question, *, hard_only: bool = False) -> Slate:
-        """Candidates → rules → arrangement → slate."""
+    def _slate(self, question: Question, *, hard_only: bool = False, without: set[str] | None = None) -> Slate:
+        """Candidates → rules → arrangement → slate; `without` stands in place of `left_out`."""
         book, catalog, k = question.book, question.catalog, question.request.k
-        without = set() if hard_only else set(left_out(question))
+        if without is None:
+            without = set(left_out(question))
         quotas = Quotas(book.quotas, catalog.items) if book.quotas and not hard_only else None
         rungs = self._rungs(question, hard_only=hard_only)
         arrange = self._arrange(question)

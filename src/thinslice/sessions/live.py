@@ -135,6 +135,11 @@ def _after(session: LiveSession | None, event: Event, start: Start | None) -> Li
     )
     if event.item_id is not None and event.name in SESSION_EVENTS:
         _visit(session, event.item_id, event.name, at)
+    if event.name == "remove_from_cart":
+        session.names = [
+            "view_item" if item_id == event.item_id and name == "add_to_cart" else name
+            for item_id, name in zip(session.items, session.names, strict=True)
+        ]
     return _never_again(session, event)
 
 
