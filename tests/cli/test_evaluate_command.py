@@ -107,6 +107,46 @@ def test_no_parquet_no_file_no_such_model_and_nothing_named_are_refused_with_exi
         assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
 
 
+@pytest.fixture
+def tenant(tmp_path):
+    workspace = Workspace(tmp_path / "workspace")
+    assert CliRunner().invoke(program, ["init", "--workspace", str(workspace.root)]).exit_code == 0
+    start = datetime.now(UTC) - timedelta(days=5)
+    events = [
+        Event(
+            event_id=f"e{visit}-{click}", tenant="shop", name="view_item", visitor_id=f"v{visit % 20}",
+            item_id=f"{visit % 2}-{(visit + click) % 5}", occurred_at=start + timedelta(hours=visit, minutes=click),
+            received_at=start + timedelta(hours=visit, minutes=click),
+        )
+        for visit in range(100) for click in range(3)
+    ]  # fmt: skip
+    Lake(workspace.lake).append("events", events)
+    return workspace
+
+
+def test_why_says_what_buys_the_next_point_and_keeps_its_trials_in_the_lake(tenant):
+    asked = ("--workspace", tenant.root, "--tenant", "shop", "--models", "session-knn", "--why", "--seeds", 2, "-k", 3)
+    result = run(*asked)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    for part in ("MRR@3", "0.5 of the sessions", "without the rarity of", "Twice the data would bring",
+                 "were added to the table `trials`"):  # fmt: skip
+        assert part in words
+    found = json.loads(run(*asked, "--json").stdout)
+    connection = Lake(tenant.lake).connect(tenant="shop")
+    rows = connection.execute(
+        "SELECT run_id, count(*), min(mrr) >= 0, max(lake_version) FROM trials GROUP BY 1"
+    ).fetchall()
+    connection.close()
+    assert [row[1:] for row in rows] == [(len(found["trials"]), True, Lake(tenant.lake).version("events"))] * 2
+
+
+def test_two_questions_at_once_are_refused(events):
+    for arguments, says in [(("--why", "--errors"), "two questions"), (("--why", "--refit-hours", 3), "learned once")]:
+        result = run("--events", events, *arguments)
+        assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
 def test_the_lake_of_a_tenant_is_evaluated_as_training_reads_it(tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     assert CliRunner().invoke(program, ["init", "--workspace", str(workspace.root)]).exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,6 +29,8 @@ from thinslice.settings import Workspace
               help="Models learn anew this often during the test, as they would when they serve.")  # fmt: skip
 @click.option("--errors", is_flag=True, help="The 50 sessions in which the (last) model is most wrong, in pictures.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the page of --errors goes.")
+@click.option("--why", is_flag=True, help="What data, features and size bring to the (last) model; takes many fits.")
+@click.option("--seeds", type=click.IntRange(2, 100), default=5, show_default=True, help="How often --why repeats.")
 @json_option
 def command(
     workspace: Workspace,
@@ -43,6 +46,8 @@ def command(
     refit_hours: float | None,
     errors: bool,
     out: Path | None,
+    why: bool,
+    seeds: int,
     as_json: bool,
 ) -> None:
     """How well each model would have foreseen the clicks of a log, and at what price.
@@ -57,15 +62,19 @@ def command(
 
     if out is not None and not errors:
         raise BadInput("--out names the page of --errors.", hint="Add --errors, or leave --out away.")
-    if errors and refit_hours is not None:
-        raise BadInput("--errors looks at a model that learned once.", hint="Leave --refit-hours away.")
+    if errors and why:
+        raise BadInput("--errors and --why are two questions.", hint="Ask one at a time.")
+    if (errors or why) and refit_hours is not None:
+        raise BadInput("--errors and --why look at a model that learned once.", hint="Leave --refit-hours away.")
     columns, items = read_log(workspace, events_file, tenant, items_file, whole=errors)
+    chosen = names_of(models)
+    how: dict[str, Any] = {"order_only": True if order_only else None, "cut": cut, "test_days": test_days}
     if errors:
         from thinslice.cli.evaluate_errors import find_errors, print_errors
 
-        name = named_models(names_of(models))[-1]
+        name = named_models(chosen)[-1]
         catalog = items_file or events_file
-        found = find_errors(
+        drawn = find_errors(
             columns,
             items,
             name,
@@ -73,27 +82,34 @@ def command(
             out=out or Path(f"errors-{name}.html"),
             where=f"Tenant {tenant}" if events_file is None else f"Events of {events_file.name}",
             pictures=catalog.resolve().parent if catalog is not None else None,
-            order_only=True if order_only else None,
-            cut=cut,
-            test_days=test_days,
+            **how,
         )
+        if as_json:
+            print_json(drawn)
+        else:
+            print_errors(drawn, items)
+        return
+    if why:
+        from thinslice.cli.evaluate_why import find_why, keep_trials, print_why
+
+        with progress_bar() as progress:
+            found = find_why(columns, items, named_models(chosen)[-1], k, seeds, progress, **how)
+        kept = keep_trials(workspace, tenant, found) if tenant is not None else 0
         if as_json:
             print_json(found)
         else:
-            print_errors(found, items)
+            print_why(found, kept)
         return
     with progress_bar() as progress:
         result = evaluate(
             columns,
-            names_of(models),
+            chosen,
             k,
             items=items,
-            order_only=True if order_only else None,
             margin=margin,
-            cut=cut,
-            test_days=test_days,
             refit_hours=refit_hours,
             progress=progress,
+            **how,
         )
     if as_json:
         print_json(result)
