@@ -45,6 +45,51 @@ class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     map_mb: int = 256
 
 
+EXPLORATION = {
+    "none": (),
+    "epsilon-slot": ("slots", "epsilon", "candidates"),
+    "position-thompson": ("candidates", "rankings", "trust", "half_life_days", "pseudo_count", "newcomers", "settle_s"),
+    "cascade-thompson": ("candidates", "rankings", "trust", "half_life_days", "pseudo_count", "newcomers", "settle_s"),
+    "linear-thompson": (
+        "candidates", "rankings", "trust", "half_life_days", "pseudo_count", "newcomers", "settle_s", "features",
+    ),
+}  # fmt: skip
+"""Ways to explore, and the settings that each takes."""
+
+
+class Exploration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of `exploration`, checked; docs/reference/settings.md says what each means."""
+
+    slots: int = 1
+    epsilon: float = 1.0
+    candidates: int = 60
+    rankings: int = 200
+    trust: float = 1.0
+    half_life_days: float = 30.0
+    pseudo_count: float = 50.0
+    newcomers: int = 2
+    settle_s: float = 1800.0
+    features: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuses what is out of range."""
+        ranges = {
+            "slots": (1, 100), "epsilon": (0.0, 1.0), "candidates": (2, 1000), "rankings": (20, 2000),
+            "trust": (0.0, 10.0), "half_life_days": (0.01, 36_500.0), "pseudo_count": (0.1, 1e6), "newcomers": (0, 50),
+            "settle_s": (0.0, 604_800.0), "features": (2, 256),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value}")
+
+
+OBJECTIVES = (
+    "click", "view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "refund", "report", "hide",
+)  # fmt: skip
+"""What a policy may weigh: a click as such, and the actions that are predicted from what visitors did."""
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A recipe from session to slate: a model's name and its settings; `none` shows nothing.
 
@@ -59,6 +104,34 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exploration: dict[str, float | int | str | bool] = {}
     diversity: float = 0.0
     objectives: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        """Refuses what does not hold together."""
+        if self.explore not in EXPLORATION:
+            raise ValueError(f"there is no way to explore {self.explore!r} (there is: {', '.join(EXPLORATION)})")
+        takes = EXPLORATION[self.explore]
+        for name in self.exploration:
+            if name not in takes:
+                raise ValueError(f"explore = {self.explore!r} takes no {name!r} (it takes: {', '.join(takes) or '-'})")
+        _ = self.chance
+        if not 0.0 <= self.diversity <= 1.0:
+            raise ValueError(f"diversity must be between 0 and 1, got {self.diversity}")
+        if self.diversity > 0 and self.explore.endswith("-thompson"):
+            raise ValueError(f"diversity and {self.explore!r} cannot go together: what diversity moves afterwards would"
+                             " not have the probabilities that are logged")  # fmt: skip
+        for name, weight in self.objectives.items():
+            if name not in OBJECTIVES:
+                raise ValueError(f"there is no objective {name!r} (there is: {', '.join(OBJECTIVES)})")
+            if not -1e6 <= weight <= 1e6:
+                raise ValueError(f"the objective {name!r} must weigh between -1e6 and 1e6, got {weight}")
+
+    @property
+    def chance(self) -> Exploration:
+        """The settings of `exploration` with their defaults."""
+        try:
+            return msgspec.convert(self.exploration, Exploration)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"exploration: {error}") from None
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):

@@ -73,11 +73,13 @@ class Arrangement(NamedTuple):
         order: Indices of candidates, the first place first.
         propensities: Probability of each shown candidate at its place; None: 1, nothing was left to chance.
         objectives: What was weighed, for the exposure.
+        scores: Of all candidates, where weighing made other ones; None: those of the models.
     """
 
     order: Sequence[int]
     propensities: Sequence[float] | None = None
     objectives: Mapping[str, float] = {}
+    scores: Sequence[float] | None = None
 
 
 Arrange = Callable[[Candidates, int], Arrangement]
@@ -118,6 +120,7 @@ def climb(
     pins: Mapping[int, str] | None = None,
     boost: Callable[[str], float] | None = None,
     user_id: str | None = None,
+    fresh: Iterable[str] = (),
 ) -> Slate:
     """Fills `k` places from the first rung that has something, then from the next ones.
 
@@ -136,6 +139,7 @@ def climb(
         pins: Position → item that stands there whatever its score; the caller knows that it may be shown.
         boost: Item → factor of its score.
         user_id: For models that know users.
+        fresh: Candidates beside those of the models, of which hardly anything is known; `arrange` decides on them.
 
     Returns:
         The slate; it is shorter than `k` only when all sources together have fewer items.
@@ -149,10 +153,12 @@ def climb(
     places = k - len(pinned)
     found = gather(
         session, places, rungs=rungs, catalog=catalog, last_good=last_good if not pinned else (), taken=taken,
-        failed=failed, depth=depth, admit=admit, boost=boost, user_id=user_id,
+        failed=failed, depth=depth, admit=admit, boost=boost, user_id=user_id, fresh=fresh,
     )  # fmt: skip
     arrangement = arrange(found, places) if arrange is not None and found.item_ids else Arrangement(range(places))
     order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
+    if arrangement.scores is not None:
+        found = found._replace(scores=list(arrangement.scores))
     items = _shown(order, found, session, rungs, title, failed)
     chances = [1.0] * len(items) if arrangement.propensities is None else list(arrangement.propensities[: len(items)])
     for place, item_id in pinned.items():
@@ -175,6 +181,7 @@ def gather(
     admit: Callable[[str], bool] | None = None,
     boost: Callable[[str], float] | None = None,
     user_id: str | None = None,
+    fresh: Iterable[str] = (),
 ) -> Candidates:
     """Candidates for so many places: the arguments of `climb`; further rungs are asked only while places are left."""
     pool = _Pool(set(taken), admit)
@@ -206,6 +213,8 @@ def gather(
             pool.add(item_id, 0.0, "catalog", len(rungs))
             if len(pool.item_ids) >= places:
                 break
+    for item_id in fresh:
+        pool.add(item_id, 0.0, "newcomer", len(rungs))
     if not pool.item_ids:
         for item in last_good:
             pool.add(item.item_id, 0.0, "last-good", len(rungs))
@@ -286,7 +295,7 @@ def _shown(
                 failed(rung.model.name, error)
                 said = ["Chosen for you"] * len(item_ids)
             words.update(zip(item_ids, said, strict=True))
-    plain = {"catalog": "From the catalog", "last-good": "Shown here before"}
+    plain = {"catalog": "From the catalog", "newcomer": "New in the catalog", "last-good": "Shown here before"}
     return [
         SlateItem(
             item_id=found.item_ids[at],

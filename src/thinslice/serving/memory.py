@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from thinslice.recommend.explore import Explorer
+from thinslice.recommend.objectives import ActionRates
 from thinslice.records import Arrays, Model
 
 BYTES_PER_ID = 160
@@ -18,12 +20,17 @@ SETTLED_TURNS = 60
 
 
 class Bundle(NamedTuple):
-    """One trained generation: its models by name, and what it was made from; `whole` is False when most gave way."""
+    """One trained generation: its models by name, and what it was made from; `whole` is False when most gave way.
+
+    `explorers` are what policies that explore have learned, by the policy's name; `rates` the chances of actions.
+    """
 
     version: str
     models: dict[str, Model]
     manifest: dict[str, Any]
     whole: bool = True
+    explorers: Mapping[str, Explorer] = {}
+    rates: ActionRates | None = None
 
 
 class Budget:

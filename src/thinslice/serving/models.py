@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 from thinslice.errors import StoreError, ThinsliceError
+from thinslice.recommend.explore import BANDIT
+from thinslice.recommend.objectives import RATES, ActionRates
 from thinslice.records import Arrays, Artifacts, Model
 from thinslice.serving.memory import Budget, Bundle, bytes_of, small_popular
 
@@ -189,7 +191,10 @@ class ModelHost:
 
         early: dict[str, Model] = {}
         late: dict[str, Model] = {}
+        extras = bundle.manifest.get("extras", {})
         for name, each in arrays.items():
+            if name in extras:
+                continue
             kind = MODELS[model_kind(name, bundle.manifest)]
             model = cast(Model, kind.from_arrays(each))
             pause()
@@ -203,6 +208,7 @@ class ModelHost:
             warm = getattr(model, "warm", None)
             if warm is not None:
                 warm()
+        bundle = _with_extras(bundle, {name: each for name, each in arrays.items() if name in extras})
         return bundle._replace(models={**early, **{name: self._tried(tenant, model) for name, model in late.items()}})
 
     def _tried(self, tenant: str, model: Model) -> Model:
@@ -243,13 +249,29 @@ def _small(bundle: Bundle, arrays: Mapping[str, Arrays]) -> Bundle:
 def _head(bundle: Bundle) -> Bundle:
     """What stays of a bundle that gives way."""
     arrays = {name: model.arrays() for name, model in bundle.models.items() if name == "popular"}
-    return _small(bundle._replace(models={}, whole=False), arrays)
+    return _small(bundle._replace(models={}, whole=False, explorers={}, rates=None), arrays)
 
 
 def _unusable(tenant: str, slot: str, version: str, error: Exception) -> bool:
     """Says so in the log; the models before go on answering. Always False: not complete."""
     _log.error("models of %s, slot %s, version %s are not usable: %s", tenant, slot, version, error)
     return False
+
+
+def _with_extras(bundle: Bundle, arrays: Mapping[str, Arrays]) -> Bundle:
+    """What a generation holds beside models: what explorers learned (`bandit-POLICY`), and the chances of actions."""
+    if not arrays:
+        return bundle
+    from thinslice.recommend.explore import explorer_from_arrays
+
+    explorers = {}
+    for name, each in arrays.items():
+        if name.startswith(BANDIT):
+            explorer = explorers[name.removeprefix(BANDIT)] = explorer_from_arrays(each)
+            explorer.warm()
+            pause()
+    rates = ActionRates.from_arrays(arrays[RATES]) if RATES in arrays else None
+    return bundle._replace(explorers=explorers, rates=rates)
 
 
 def model_kind(name: str, manifest: Mapping[str, Any]) -> str:

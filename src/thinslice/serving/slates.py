@@ -4,9 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from thinslice.recommend import Arrange, Arrangement, Candidates, Rung, Slate, climb
-from thinslice.recommend.diversity import likeness_of, mmr, relevance_of, spread
+from thinslice.recommend import Arrange, Rung, Slate, climb
+from thinslice.recommend.arrangement import arranger, fresh
+from thinslice.recommend.diversity import likeness_of, spread
+from thinslice.recommend.explore import Explorer, seed_of
 from thinslice.recommend.masks import Listed, Ruled, Within
+from thinslice.recommend.objectives import terms_of
 from thinslice.recommend.rules import Quotas
 from thinslice.records import Recommendation, SlateItem
 from thinslice.serving.question import Look, Question
@@ -79,6 +82,9 @@ class Slates:
         for item in slate.items:
             rung = named.get(item.source)
             asked = question.items if rung is None or rung.session is None else rung.session
+            if slate.objectives and question.bundle is not None and question.bundle.rates is not None:
+                terms.append(terms_of(item.score, item.item_id, question.bundle.rates, slate.objectives))
+                continue
             terms.append(as_terms(None if rung is None else rung.model, asked, item.item_id, question.user_id))
         free = [rung._replace(availability=Listed(rung.model.item_ids, _anything)) for rung in rungs]
         before = climb(
@@ -118,27 +124,26 @@ class Slates:
             without=without,
             title=catalog.title,
             failed=self._failed,
-            depth=max(AT_LEAST, DEEPER * k) if arrange is not None or book.deep else 0,
+            depth=_depth(question) if arrange is not None or book.deep else 0,
             admit=None if quotas is None else quotas.admit,
             arrange=arrange,
             pins=_pins(question, without) if book.pins else None,
             boost=catalog.booster(book) if book.boosts else None,
             user_id=question.user_id,
+            fresh=_fresh(question, hard_only) if arrange is not None else (),
         )
         return slate._replace(removed=_removed(question, rungs, quotas)) if book.here else slate
 
     def _arrange(self, question: Question) -> Arrange | None:
-        """Orders the candidates: objectives, exploration, diversity; None leaves them as they are ranked."""
-        dial = question.policy.diversity
-        if dial <= 0:
-            return None
-        items = question.catalog.items
-
-        def diverse(found: Candidates, places: int) -> Arrangement:
-            alike = likeness_of([items.get(item_id) for item_id in found.item_ids])
-            return Arrangement(mmr(relevance_of(found.scores, found.rungs), alike, places, dial))
-
-        return diverse
+        """Orders the candidates: objectives, diversity, exploration; None leaves them as they are ranked."""
+        items, bundle = question.catalog.items, question.bundle
+        return arranger(
+            question.policy,
+            explorer=_explorer(question),
+            rates=None if bundle is None else bundle.rates,
+            likeness=lambda item_ids: likeness_of([items.get(item_id) for item_id in item_ids]),
+            seed=seed_of(question.recommendation_id),
+        )
 
     def _rungs(self, question: Question, *, hard_only: bool) -> list[Rung]:
         """The models that answer, each with what it may show and what it is asked."""
@@ -190,6 +195,25 @@ def left_out(question: Question) -> dict[str, str]:
     if question.page is not None:
         found[question.page] = "page"
     return found
+
+
+def _explorer(question: Question) -> Explorer | None:
+    return None if question.bundle is None else question.bundle.explorers.get(question.shown_name)
+
+
+def _depth(question: Question) -> int:
+    """How many candidates the first model gives where something chooses among them."""
+    wanted = question.policy.chance.candidates if question.policy.explore != "none" else 0
+    return max(AT_LEAST, DEEPER * question.request.k, wanted)
+
+
+def _fresh(question: Question, hard_only: bool) -> Iterable[str]:
+    """Some items of which hardly anything is known, others for each slate, of those that may be shown."""
+    if not question.policy.explore.endswith("-thompson"):
+        return ()
+    count = question.policy.chance.newcomers
+    some = fresh(_explorer(question), count, seed_of(question.recommendation_id))
+    return (item_id for item_id in some if _may(question, item_id, hard_only))
 
 
 def _place(question: Question) -> tuple[str, str, str]:

@@ -4,6 +4,7 @@ from thinslice.recommend.explore.clicks import ClickCounts, Shown, add, attentio
 from thinslice.recommend.explore.learn import Prior, hashed, learn, similar_prior
 from thinslice.recommend.explore.slots import Explored, epsilon_slots, seed_of
 from thinslice.recommend.explore.thompson import (
+    BANDIT,
     EXPLORERS,
     RANKINGS,
     BetaThompson,
@@ -13,7 +14,7 @@ from thinslice.recommend.explore.thompson import (
 )
 
 __all__ = [
-    "EXPLORERS", "RANKINGS", "BetaThompson", "ClickCounts", "Explored", "Explorer", "LinearThompson", "Prior", "Shown",
-    "add", "attention", "cascaded", "epsilon_slots", "explorer_from_arrays", "hashed", "learn", "no_clicks", "seed_of",
-    "similar_prior",
+    "BANDIT", "EXPLORERS", "RANKINGS", "BetaThompson", "ClickCounts", "Explored", "Explorer", "LinearThompson", "Prior",
+    "Shown", "add", "attention", "cascaded", "epsilon_slots", "explorer_from_arrays", "hashed", "learn", "no_clicks",
+    "seed_of", "similar_prior",
 ]  # fmt: skip

@@ -20,6 +20,9 @@ from thinslice.models import Vocabulary
 from thinslice.recommend.explore.slots import Explored, Rng, seeded
 from thinslice.records import Arrays
 
+BANDIT = "bandit-"
+"""What a policy's explorer is called in a bundle of models begins so; the policy's name follows."""
+
 RANKINGS = 200
 """So many rankings are drawn for one slate: the probabilities are multiples of one 200th."""
 
@@ -33,9 +36,20 @@ GROWTH = 0xD1B54A32D192ED03
 class Explorer(Protocol):
     """Re-ranks the candidates of a model, and knows with which probability."""
 
-    item_ids: Sequence[str]
-    newcomers: Sequence[str]
-    version: int
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """The items that anything is believed of."""
+        ...
+
+    @property
+    def newcomers(self) -> Sequence[str]:
+        """The items that hardly anything is known of, the most promising first."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """How many batches were learned from."""
+        ...
 
     def arrange(
         self, item_ids: Sequence[str], relevance: NDArray[np.float64], k: int, *, rng: Rng, rankings: int = RANKINGS
