@@ -1,5 +1,6 @@
 """Runs one suite (test, slow or faults) and says aloud what is left out on this machine; in CI, nothing may be."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ def missing() -> dict[str, str]:
     data = Path(os.environ.get("THINSLICE_DATA", ROOT / ".." / "shared" / "data"))
     if not (data / "diginetica" / "events.parquet").is_file():
         lacks["data"] = f"no data sets in {data} (THINSLICE_DATA names the folder)"
+    if importlib.util.find_spec("torch") is None:
+        lacks["neural"] = "PyTorch is not installed (pip install -e '.[neural]')"
     return lacks
 
 

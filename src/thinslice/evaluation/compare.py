@@ -91,13 +91,13 @@ def evaluate(
 
 
 def named_models(models: Sequence[str] | None) -> list[str]:
-    """The chosen models, from the simplest on; None takes all.
+    """The chosen models, from the simplest on; None takes all but shelves and those that an extra must bring.
 
     Raises:
         UnknownName: There is no such model.
         BadInput: None is named.
     """
-    every = [name for name, kind in MODELS.items() if not getattr(kind, "shelf", False)]
+    every = [name for name, kind in MODELS.items() if not (getattr(kind, "shelf", False) or getattr(kind, "extra", ""))]
     chosen = every if models is None else list(dict.fromkeys(models))
     for name in chosen:
         if name not in MODELS:

@@ -1,34 +1,35 @@
 """Recommenders, one file a model: arrays in, ranked items out; and the shape that they learn from."""
 
+from typing import Any
+
 from thinslice.models.bought_together import BoughtTogether
 from thinslice.models.buy_again import BuyAgain
 from thinslice.models.content import Content
 from thinslice.models.ease import EASE
-from thinslice.models.factors import Factors
 from thinslice.models.implicit_als import ImplicitALS
 from thinslice.models.implicit_bpr import ImplicitBPR
 from thinslice.models.implicit_neighbors import ImplicitCosine, ImplicitTfidf
 from thinslice.models.interactions import from_columns, is_order_index
-from thinslice.models.item_to_item import ItemToItem
 from thinslice.models.markov import Markov
 from thinslice.models.newest import Newest
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
+from thinslice.models.session_ranker import SessionRanker
+from thinslice.models.session_transformer import SessionTransformer
 from thinslice.models.trending import Trending
 from thinslice.models.vocabulary import Vocabulary
 
-MODELS: dict[
-    str, type[Popular] | type[SessionKNN] | type[Content] | type[ItemToItem] | type[Factors] | type[BuyAgain]
-] = {
+MODELS: dict[str, type[Any]] = {
     model.name: model
     for model in (
         Popular, Newest, Trending, BuyAgain, BoughtTogether, Content, Markov, ImplicitCosine, ImplicitTfidf, EASE,
-        ImplicitALS, ImplicitBPR, SessionKNN,
+        ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, SessionRanker,
     )
 }  # fmt: skip
 """Name → class, the simplest first and the default pipeline last."""
 
 __all__ = [
     "EASE", "MODELS", "BoughtTogether", "BuyAgain", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine",
-    "ImplicitTfidf", "Markov", "Newest", "Popular", "SessionKNN", "Trending", "Vocabulary", "from_columns", "is_order_index",
+    "ImplicitTfidf", "Markov", "Newest", "Popular", "SessionKNN", "SessionRanker", "SessionTransformer", "Trending",
+    "Vocabulary", "from_columns", "is_order_index",
 ]  # fmt: skip
