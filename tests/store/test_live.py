@@ -12,6 +12,7 @@ import pytest
 
 from thinslice.errors import StoreError
 from thinslice.records import SESSION_GAP_S, Item, LiveSession
+from thinslice.sessions import keys_of
 from thinslice.store import live
 from thinslice.store.live import RECENT_ROWS, LiveDB, MemoryLive
 from thinslice.testing.check_store import check_live_store
@@ -34,6 +35,22 @@ def open_live(tmp_path):
     yield make
     for each in opened:
         each.close()
+
+
+def test_a_forgotten_visitor_is_found_under_no_session_not_even_an_older_one(open_live):
+    for store in (open_live(), MemoryLive()):
+        now = time.time()
+        first, second = (
+            session("v", now - 60),
+            LiveSession(visitor_id="v", session_id="s2", started_at=now, last_at=now),
+        )
+        stored = {key: each for each in (first, second) for key in keys_of(each)}
+        store.update({("shop", key): each for key, each in stored.items()}, now=now)
+        store.update({("shop2", key): each for key, each in stored.items()}, now=now)
+        assert len(stored) == 3
+        store.forget("shop", "v")
+        assert store.sessions([("shop", key) for key in stored]) == [None] * 3
+        assert None not in store.sessions([("shop2", key) for key in stored])
 
 
 def test_lmdb_keeps_the_promises_of_a_live_store(open_live):

@@ -150,12 +150,19 @@ class LiveDB:
         return changes
 
     def forget(self, tenant: str, visitor_id: str) -> None:
-        """Drops one visitor at once, under the visitor's id and under that of the session."""
-        key = live_key(tenant, visitor_id)
+        """Drops one visitor at once, under every key: the visitor's own, and those of the visitor's last sessions."""
+        keys = {live_key(tenant, visitor_id)}
+        first = tenant.encode() + b"\0"
+        with self._environment.begin(db=self._sessions) as read, read.cursor() as cursor:
+            found = cursor.iternext() if cursor.set_range(first) else iter(())
+            for key, value in found:
+                if not key.startswith(first):
+                    break
+                if _session_decoder.decode(value).visitor_id == visitor_id:
+                    keys.add(key)
         with self._environment.begin(db=self._sessions, write=True) as write:
-            value = write.pop(key)
-            if value is not None:
-                write.delete(live_key(tenant, _session_decoder.decode(value).session_id))
+            for key in keys:
+                write.delete(key)
 
     def sweep(self, *, now: float, limit: int = 1000) -> int:
         """Drops sessions that have expired.
@@ -374,9 +381,10 @@ class MemoryLive:
 
     def forget(self, tenant: str, visitor_id: str) -> None:
         """As in `LiveDB`."""
-        value = self._sessions.pop((tenant, visitor_id), None)
-        if value is not None:
-            self._sessions.pop((tenant, _session_decoder.decode(value).session_id), None)
+        self._sessions.pop((tenant, visitor_id), None)
+        for key, value in list(self._sessions.items()):
+            if key[0] == tenant and _session_decoder.decode(value).visitor_id == visitor_id:
+                del self._sessions[key]
 
     def sweep(self, *, now: float, limit: int = 1000) -> int:
         """As in `LiveDB`."""
