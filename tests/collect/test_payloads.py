@@ -1,5 +1,6 @@
 """Bodies that shops send."""
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -133,6 +134,10 @@ def test_without_consent_nothing_is_kept():
         ({"item_id": 7}, "wrong_type", "item_id"),
         ({"item_id": ""}, "out_of_range", "item_id"),
         ({"item_id": "x" * 300}, "out_of_range", "item_id"),
+        ({"item_id": "a\nb"}, "bad_id", "item_id"),
+        ({"item_id": "a\n"}, "bad_id", "item_id"),
+        ({"visitor_id": "a\x00b"}, "bad_id", "visitor_id"),
+        ({"items": [{"item_id": "\x7f"}]}, "bad_id", "items[0].item_id"),
         ({"price_minor": -1}, "out_of_range", "price_minor"),
         ({"price_minor": 9.99}, "wrong_type", "price_minor"),
         ({"quantity": 0}, "out_of_range", "quantity"),
@@ -203,6 +208,73 @@ def test_broken_utf8_spoils_only_its_own_event_and_is_not_stored():
 def test_half_an_emoji_is_mended():
     batch = parse(b'[{"name":"custom","query":"\\ud83d"},{"name":"custom","query":"\\ud83d\\ude00 \\\\ud83d"}]')
     assert [event.query for event in batch.events] == ["\ufffd", "\U0001f600 \\ud83d"]
+
+
+def test_half_an_emoji_in_an_id_is_refused_since_no_id_can_be_told_from_it():
+    good, bad = rb'{"name":"share","item_id":"\ud83d\ude00"}', rb'{"name":"share","item_id":"a\ud83d"}'
+    batch = parse(b"[" + bad + b"," + good + b"]")
+    assert [event.item_id for event in batch.events] == ["\U0001f600"]
+    assert [(each.index, each.code, each.field) for each in batch.rejected] == [(0, "bad_id", "item_id")]
+
+
+@pytest.mark.parametrize("change", [lambda body: b"\xef\xbb\xbf" + body, gzip.compress,
+                                    lambda body: gzip.compress(b"\xef\xbb\xbf" + body)])  # fmt: skip
+def test_a_body_may_begin_with_a_byte_order_mark_and_may_be_packed(change):
+    sent = [VIEW, {**VIEW, "event_id": "e2", "item_id": 7}]
+    plain, changed = parse(sent), parse(change(json.dumps(sent).encode()))
+    assert changed == plain
+    assert [each.code for each in changed.rejected] == ["wrong_type"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (gzip.compress(b"[" + b" " * 2_000_000), "unpacks to more than 1,000,000 bytes"),
+        (gzip.compress(json.dumps([VIEW]).encode())[:-9], "breaks off"),
+        (gzip.compress(b"[]") * 2, "goes on after its end"),
+        (b"\x1f\x8bnonsense", "packed with gzip, but broken"),
+        (json.dumps([VIEW]).encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_packed_or_foreign_body_that_cannot_be_read_is_refused_in_a_sentence(body, words):
+    with pytest.raises(BadInput, match=words):
+        parse(body)
+
+
+@pytest.mark.parametrize("ahead_s", [-40 * 86_400, -7200, 900, 7200, 300 * 86_400])
+def test_a_wrong_clock_is_set_right_by_what_the_sender_took_for_now(ahead_s):
+    there = NOW.timestamp() + ahead_s
+    sent = [{**VIEW, "occurred_at": there - 30}, {**VIEW, "event_id": "e2"}]
+    batch = parse({"sent_at": int(there * 1000), "events": sent})
+    assert [event.occurred_at for event in batch.events] == [NOW - timedelta(seconds=30), NOW]
+    assert [event.context for event in batch.events] == [{"clock_ahead_s": ahead_s}, {}]
+
+
+@pytest.mark.parametrize("sent_at", [NOW.timestamp() + 20, NOW.timestamp() - 59, "soon", None, 3, 1e300, [1]])
+def test_a_clock_that_is_right_or_is_none_changes_nothing(sent_at):
+    batch = parse({"sent_at": sent_at, "events": [{**VIEW, "occurred_at": NOW.isoformat()}]})
+    assert [(event.occurred_at, event.context) for event in batch.events] == [(NOW, {})]
+
+
+def test_after_the_clock_is_set_right_an_event_may_still_be_too_far_ahead_or_too_old():
+    ahead = NOW + timedelta(hours=3)
+    times = [ahead + timedelta(minutes=11), ahead - timedelta(days=31), ahead]
+    sent = [{**VIEW, "event_id": f"e{n}", "occurred_at": at.isoformat()} for n, at in enumerate(times)]
+    batch = parse({"sent_at": ahead.isoformat(), "events": sent})
+    assert [each.code for each in batch.rejected] == ["too_far_ahead", "too_old"]
+    assert batch.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("yes", True), ("In Stock", True), ("https://schema.org/OutOfStock", False), (0, False), (1, True), (True, True),
+     ("sold out", False), ("perhaps", None), (14, None)],
+)  # fmt: skip
+def test_the_stock_is_read_in_the_words_of_feeds_or_refused(sent, kept):
+    batch = parse_items(json.dumps([{"item_id": "a", "in_stock": sent}]).encode(), tenant="shop", now=NOW)
+    assert [item.in_stock for item in batch.items] == ([] if kept is None else [kept])
+    refused = [("bad_value", "in_stock")] if kept is None else []
+    assert [(each.code, each.field) for each in batch.rejected] == refused
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"3", b'"x"', b"null", b"\xff\xfe", b"[" * 5000, b"[]"])

@@ -99,16 +99,16 @@ def test_each_bad_row_is_named_by_its_line_and_quarantined(workspace):
     )
     result = load_events(workspace, file(workspace, "log.csv", text.encode() + b"h\xff,2026-04-01,1\n"))
     assert [(bad.line, bad.code) for bad in result.bad] == [
-        (3, "missing_field"), (4, "bad_time"), (5, "bad_price"), (8, "bad_csv"), (9, "too_old"),
+        (3, "missing_field"), (4, "bad_time"), (5, "bad_price"), (7, "bad_id"), (8, "bad_csv"), (9, "too_old"),
         (10, "too_far_ahead"), (11, "bad_utf8"),
     ]  # fmt: skip
-    assert (result.read, result.kept, result.quarantined) == (9, 2, 7)
+    assert (result.read, result.kept, result.quarantined) == (9, 1, 8)
     kept = rows(workspace, "quarantine")
     assert {(each.file, each.line, each.code) for each in kept} == {
         ("log.csv", bad.line, bad.code) for bad in result.bad
     }
     assert sorted((event.item_id, event.price_minor) for event in rows(workspace, "events")) == [
-        ("a", 150), ("d\nd", 100)
+        ("a", 150)
     ]  # fmt: skip
 
 
@@ -171,6 +171,15 @@ def test_items_reach_the_lake_and_the_running_service_and_only_changes_count(wor
     assert (vase.title, vase.price_minor, vase.currency, vase.in_stock) == ("Vase", 1500, "EUR", True)
     assert (vase.categories, vase.attributes) == (["Home", "Vases"], {"color": "blue"})
     assert items["b"].in_stock
+
+
+def test_a_word_that_says_nothing_of_the_stock_is_refused_and_not_taken_for_out_of_stock(workspace):
+    path = file(workspace, "feed.csv", "id,availability\na,yes\nb,SoldOut\nc,perhaps\nd,1\ne,\n")
+    result = load(workspace, "items", path, "shop", now=NOW)
+    assert [(bad.line, bad.code, bad.field) for bad in result.bad] == [(4, "bad_value", "in_stock")]
+    assert {item.item_id: item.in_stock for item in rows(workspace, "items")} == {
+        "a": True, "b": False, "d": True, "e": True,
+    }  # fmt: skip
 
 
 def test_the_lines_of_an_order_may_lie_scattered_over_the_file(workspace):

@@ -54,7 +54,7 @@ class Collector:
 
     def clear(self):
         self.bodies, self.methods, self.queries, self.types, self.cookies = [], [], [], [], []
-        self.statuses, self.broken_tag = [], None
+        self.sent_at, self.statuses, self.broken_tag = [], [], None
 
     @property
     def events(self):
@@ -73,7 +73,9 @@ class Collector:
         self.queries.append(dict(request.query_params))
         self.types.append(request.headers.get("content-type"))
         self.cookies.append(request.headers.get("cookie"))
-        self.bodies.append(json.loads(await request.body()))
+        body = json.loads(await request.body())
+        self.sent_at.append(body["sent_at"])
+        self.bodies.append(body["events"])
         status = self.statuses.pop(0) if self.statuses else 202
         return Response("{}", status_code=status, headers={"Access-Control-Allow-Origin": "*"})
 
@@ -183,6 +185,7 @@ def test_events_go_in_batches_of_20_as_text_without_a_preflight_and_without_cook
     page.evaluate("() => { for (let i = 0; i < 30; i++) thinslice.track('view_item', {item_id: 'i' + i}); }")
     wait_for(lambda: len(collector.events) == 30)
     assert [len(body) for body in collector.bodies] == [20, 10]
+    assert all(abs(at / 1000 - time.time()) < 60 for at in collector.sent_at)
     assert set(collector.methods) == {"POST"}
     assert all(kind.startswith("text/plain") for kind in collector.types)
     assert all(query == {"key": KEY} for query in collector.queries)

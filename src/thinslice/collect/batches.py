@@ -4,8 +4,10 @@ The whole batch is decoded and checked by type in one go. Only when that fails i
 that the good ones are kept and each bad one gets its code, field and hint.
 """
 
+import codecs
 import json
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
@@ -13,7 +15,16 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from thinslice.collect.makers import EventMaker, Issued, content_key, duplicate, make_item, make_order, shown
+from thinslice.collect.makers import (
+    EventMaker,
+    Issued,
+    clock_skew,
+    content_key,
+    duplicate,
+    make_item,
+    make_order,
+    shown,
+)
 from thinslice.collect.payloads import WireCatalogItem, WireEvent, WireOrder, read_problem
 from thinslice.errors import BadInput, BadRecord, TooLarge
 from thinslice.records import Event, Item, Order, Quarantined
@@ -75,10 +86,13 @@ def parse_events(
     is_bot: bool = False,
     issued: Issued | None = None,
 ) -> Batch:
-    """Events from one request body: a JSON array, one object, or `{"events": [...]}`.
+    """Events from one request body: a JSON array, one object, or `{"events": [...], "sent_at": ...}`.
+
+    `sent_at` is the sender's clock when it sent: where that is off by more than a minute, and by at most a year, the
+    events' times are set right by the difference, which they carry in their context as `clock_ahead_s`.
 
     Args:
-        body: At most 1 MB of JSON in UTF-8.
+        body: At most 1 MB of JSON in UTF-8, which may be packed with gzip.
         tenant: Follows from the key.
         source: `browser` for publishable keys, `api` for secret ones.
         default_consent: For events that do not say.
@@ -94,9 +108,10 @@ def parse_events(
         TooLarge: More than 1 MB or 1,000 events.
         BadInput: The body is no JSON, or neither an array nor an object, or empty.
     """
+    body = plain_body(body)
     maker = EventMaker(
         tenant=tenant, source=source, default_consent=default_consent, now=now, currency=currency, is_bot=is_bot,
-        issued=issued,
+        issued=issued, skew=clock_skew(_sent_at(body), now),
     )  # fmt: skip
     taken = _take(body, WireEvent, "event", tenant, now, maker.events)
     accepted = sum(1 for made in taken.made if made)
@@ -156,6 +171,7 @@ def _take(body: bytes, wire_type: type[W], kind: str, tenant: str, now: datetime
         now: When the body arrived.
         make: Makes it, or raises `BadRecord`.
     """
+    body = plain_body(body)
     made: list[R] = []
     refusals = _Refusals(tenant, kind, now)
     wires, raws = _read(body, wire_type, kind + "s")
@@ -259,10 +275,6 @@ def _read(body: bytes, wire_type: type[W], plural: str) -> tuple[Sequence[W | Ba
     Returns:
         The records, each decoded or what is wrong with it; and the text of each, when it was needed.
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(
-            f"the body has {len(body):,} bytes, over the limit of {MAX_BODY_BYTES:,}.", hint="Send smaller batches."
-        )
     body = _unwrapped(body, plural)
     start = body.lstrip()[:1]
     raws: list[msgspec.Raw] | None = None
@@ -286,6 +298,61 @@ def _read(body: bytes, wire_type: type[W], plural: str) -> tuple[Sequence[W | Ba
     else:
         _check_count(len(wires), plural)
     return wires, raws
+
+
+def plain_body(body: bytes) -> bytes:
+    """The JSON of a body: unpacked when it is packed with gzip, without a byte order mark.
+
+    Raises:
+        TooLarge: It has more than 1 MB, packed or unpacked.
+        BadInput: It is packed but broken, or text in UTF-16.
+    """
+    if body.startswith(_GZIP):
+        body = _inflated(body)
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(
+            f"the body has {len(body):,} bytes, over the limit of {MAX_BODY_BYTES:,}.", hint="Send smaller batches."
+        )
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadInput("the body is text in UTF-16.", hint="Send JSON in UTF-8.")
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
+def _inflated(body: bytes) -> bytes:
+    """A body unpacked, at most one byte over the limit, so that a small body cannot become a large one here."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise BadInput(f"the body is packed with gzip, but broken: {error}.", hint="Send it again.") from None
+    if len(plain) > MAX_BODY_BYTES:
+        raise TooLarge(
+            f"the body unpacks to more than {MAX_BODY_BYTES:,} bytes, the limit.", hint="Send smaller batches."
+        )
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadInput("the body is packed with gzip, but breaks off or goes on after its end.", hint="Send it again.")
+    return plain
+
+
+def _sent_at(body: bytes) -> datetime | int | float | None:
+    """The sender's clock in an envelope; None when there is none that can be read."""
+    if b'"sent_at"' not in body or body.lstrip()[:1] != b"{":
+        return None
+    try:
+        return _ENVELOPE.decode(body).sent_at
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+class _Envelope(msgspec.Struct):
+    """What stands around the events of a batch."""
+
+    events: list[msgspec.Raw]
+    sent_at: datetime | int | float | None = None
+
+
+_GZIP = b"\x1f\x8b"
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 def _unwrapped(body: bytes, plural: str) -> bytes:

@@ -110,9 +110,6 @@ _NESTED = frozenset({"context", "items", "lines", "attributes", "vectors", "cate
 _MONEY = {"price": "price_minor", "total": "total_minor"}
 _NO_CENTS = frozenset({"JPY", "KRW", "CLP", "VND", "ISK", "XAF", "XOF", "PYG", "UGX"})
 _THREE_DIGITS = frozenset({"KWD", "BHD", "OMR", "JOD", "TND"})
-_IN_STOCK = frozenset({"in stock", "in_stock", "instock", "true", "1", "yes", "preorder", "pre-order", "backorder",
-                       "limitedavailability", "onlineonly", "available"})  # fmt: skip
-
 W = TypeVar("W", bound=msgspec.Struct)
 
 
@@ -242,9 +239,6 @@ def item_of(row: Mapping[str, Any], currency: str | None) -> WireCatalogItem:
     if isinstance(categories, str):
         parts = categories.replace("|", ">").replace(";", ">").split(">")
         fields["categories"] = [part.strip() for part in parts if part.strip()]
-    stock = fields.get("in_stock")
-    if isinstance(stock, str):
-        fields["in_stock"] = stock.strip().lower().rsplit("/", 1)[-1] in _IN_STOCK
     return to_wire(fields, WireCatalogItem)
 
 

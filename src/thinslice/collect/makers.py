@@ -1,13 +1,23 @@
 """Makers: what was sent becomes an event, item, order, user or edge, checked for what types cannot say."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from thinslice.collect.payloads import Moment, WireCatalogItem, WireEdge, WireEvent, WireOrder, WireUser
+from thinslice.collect.payloads import (
+    Moment,
+    WireCatalogItem,
+    WireEdge,
+    WireEvent,
+    WireItem,
+    WireLine,
+    WireOrder,
+    WireUser,
+)
 from thinslice.errors import BadRecord
 from thinslice.records import CONSENTS, EDGE_KINDS, EVENT_NAMES, STATUSES, Edge, Event, Item, Order, OrderLine, User
 
@@ -16,6 +26,18 @@ MAX_CONTEXT_BYTES = 16_384
 
 MAX_AHEAD = timedelta(minutes=10)
 MAX_AGE = timedelta(days=30)
+MAX_SKEW = timedelta(days=366)
+"""A sender's clock that is further off is not believed to be a clock."""
+
+MIN_SKEW = timedelta(minutes=1)
+"""A smaller difference may be the way that a body took, and is left alone."""
+
+_IN_STOCK = frozenset({"in stock", "in_stock", "instock", "true", "1", "yes", "y", "preorder", "pre-order", "backorder",
+                       "limitedavailability", "onlineonly", "instoreonly", "available"})  # fmt: skip
+_OUT_OF_STOCK = frozenset({"out of stock", "out_of_stock", "outofstock", "false", "0", "no", "n", "soldout", "sold out",
+                           "sold_out", "discontinued", "unavailable", "not available"})  # fmt: skip
+_EVENT_IDS = ("event_id", "visitor_id", "session_id", "user_id", "item_id", "target_id", "order_id")
+_ODD = re.compile(r"[\x00-\x1f\x7f\ufffd]")
 _NEEDS_ITEM = frozenset(
     {"view_item", "select_item", "add_to_cart", "remove_from_cart", "add_to_wishlist", "rate", "like", "hide",
      "apply", "watch"}
@@ -45,6 +67,7 @@ class EventMaker:
         issued: Tells recommendation ids that the service issued from invented ones.
         earliest: Events before this moment are refused (default: 30 days before `now`).
         latest: Events after this moment are refused (default: 10 minutes after `now`).
+        skew: How far the sender's clock is ahead: its times are set back by that, and the event says so.
     """
 
     def __init__(
@@ -59,6 +82,7 @@ class EventMaker:
         issued: Issued | None = None,
         earliest: datetime | None = None,
         latest: datetime | None = None,
+        skew: timedelta = timedelta(),
     ) -> None:
         self._tenant = tenant
         self._source = source
@@ -69,6 +93,7 @@ class EventMaker:
         self._issued = issued
         self._earliest = earliest or now - MAX_AGE
         self._latest = latest or now + MAX_AHEAD
+        self._skew = skew
         self._seen: set[str] = set()
         self._equal: dict[bytes, int] = {}
 
@@ -84,6 +109,9 @@ class EventMaker:
                 "unknown_consent", f"consent is {shown(consent)}", field="consent", hint=f"send {_one_of(CONSENTS)}."
             )
         _check_tenant(wire.tenant, self._tenant)
+        _check_ids(wire, _EVENT_IDS)
+        if wire.items is not None:
+            _check_lines(wire.items, "items")
         occurred_at = self._occurred_at(wire.occurred_at)
         name = wire.name
         context = wire.context or {}
@@ -96,6 +124,8 @@ class EventMaker:
             raise BadRecord("missing_field", f"{name} needs a target_id", field="target_id", hint="send whom, as text.")
         if name == "search" and not wire.query and wire.item_id is None:
             raise BadRecord("missing_field", "search needs a query", field="query", hint="send what was searched for.")
+        if self._skew and wire.occurred_at is not None:
+            context = {**context, "clock_ahead_s": round(self._skew.total_seconds())}
         if context:
             _check_bag(context, "context")
         recommendation_id = wire.recommendation_id
@@ -161,6 +191,12 @@ class EventMaker:
         if sent is None:
             return self._now
         at = moment(sent, "occurred_at")
+        if self._skew:
+            try:
+                at -= self._skew
+            except OverflowError:
+                raise BadRecord("bad_time", f"occurred_at {at.isoformat()} is no time", field="occurred_at",
+                                hint="send when it happened, by the clock of `sent_at`.") from None  # fmt: skip
         if at > self._latest:
             raise BadRecord(
                 "too_far_ahead", f"occurred_at {at.isoformat()} lies after {self._latest.isoformat()}",
@@ -196,6 +232,7 @@ def make_item(wire: WireCatalogItem, *, tenant: str, now: datetime, currency: st
         BadRecord: What is wrong with it.
     """
     _check_tenant(wire.tenant, tenant)
+    _check_ids(wire, ("item_id", "group_id", "creator_id"))
     if wire.status not in _STATUSES:
         raise BadRecord(
             "unknown_status", f"status is {shown(wire.status)}", field="status", hint=f"send {_one_of(STATUSES)}."
@@ -216,7 +253,7 @@ def make_item(wire: WireCatalogItem, *, tenant: str, now: datetime, currency: st
         brand=wire.brand,
         price_minor=wire.price_minor,
         currency=wire.currency or (currency if wire.price_minor is not None else None),
-        in_stock=wire.in_stock,
+        in_stock=read_stock(wire.in_stock),
         status=wire.status,
         published_at=None if wire.published_at is None else moment(wire.published_at, "published_at"),
         expires_at=None if wire.expires_at is None else moment(wire.expires_at, "expires_at"),
@@ -228,6 +265,40 @@ def make_item(wire: WireCatalogItem, *, tenant: str, now: datetime, currency: st
         attributes=wire.attributes,
         vectors=wire.vectors,
     )
+
+
+def read_stock(sent: bool | int | str) -> bool:
+    """Whether an item is in stock, in the words of the catalog feeds of this world.
+
+    >>> read_stock("in stock"), read_stock("https://schema.org/OutOfStock"), read_stock(1)
+    (True, False, True)
+
+    Raises:
+        BadRecord: It is none of these words.
+    """
+    if isinstance(sent, bool):
+        return sent
+    word = str(sent).strip().lower().rsplit("/", 1)[-1]
+    if word in _IN_STOCK or word in _OUT_OF_STOCK:
+        return word in _IN_STOCK
+    raise BadRecord(
+        "bad_value", f"in_stock is {shown(sent)}", field="in_stock", hint='send true or false, or "in stock".'
+    )
+
+
+def clock_skew(sent_at: datetime | int | float | None, now: datetime) -> timedelta:
+    """How far a sender's clock is ahead of ours, from the time that it had when it sent; nothing when it says none.
+
+    >>> clock_skew(1_700_000_900, datetime.fromtimestamp(1_700_000_000, UTC))
+    datetime.timedelta(seconds=900)
+    """
+    if sent_at is None:
+        return timedelta()
+    try:
+        skew = moment(sent_at, "sent_at") - now
+    except BadRecord:
+        return timedelta()
+    return skew if MIN_SKEW <= abs(skew) <= MAX_SKEW else timedelta()
 
 
 def make_order(
@@ -246,6 +317,8 @@ def make_order(
         BadRecord: What is wrong with it.
     """
     _check_tenant(wire.tenant, tenant)
+    _check_ids(wire, ("order_id", "visitor_id", "session_id", "user_id"))
+    _check_lines(wire.lines, "lines")
     if wire.total_minor is None and not wire.lines:
         raise BadRecord(
             "missing_field", "an order needs lines or total_minor", field="lines",
@@ -290,6 +363,7 @@ def make_user(wire: WireUser, *, tenant: str, now: datetime, default_consent: st
         BadRecord: What is wrong with it.
     """
     _check_tenant(wire.tenant, tenant)
+    _check_ids(wire, ("user_id",))
     consent = wire.consent or default_consent
     if consent not in _CONSENTS:
         raise BadRecord(
@@ -318,6 +392,7 @@ def make_edge(wire: WireEdge, *, tenant: str, now: datetime, earliest: datetime,
         BadRecord: What is wrong with it.
     """
     _check_tenant(wire.tenant, tenant)
+    _check_ids(wire, ("from_id", "to_id"))
     if wire.kind not in EDGE_KINDS:
         raise BadRecord(
             "unknown_kind", f"kind is {shown(wire.kind)}", field="kind", hint=f"send {_one_of(EDGE_KINDS)}."
@@ -338,6 +413,22 @@ def make_edge(wire: WireEdge, *, tenant: str, now: datetime, earliest: datetime,
     return Edge(
         tenant=tenant, from_id=wire.from_id, to_id=wire.to_id, kind=wire.kind, occurred_at=at, weight=wire.weight
     )
+
+
+def _check_ids(wire: msgspec.Struct, names: Sequence[str], prefix: str = "") -> None:
+    """An id is one line of text: no control characters, and no letter that was broken on its way."""
+    for name in names:
+        value = getattr(wire, name)
+        if value is not None and not (value.isascii() and value.isprintable()) and _ODD.search(value):
+            raise BadRecord(
+                "bad_id", f"{prefix}{name} {shown(value)} holds a line break, a control character or a broken letter",
+                field=f"{prefix}{name}", hint="send ids without them; an id is one line of text.",
+            )  # fmt: skip
+
+
+def _check_lines(lines: Sequence[WireItem | WireLine], field: str) -> None:
+    for place, line in enumerate(lines):
+        _check_ids(line, ("item_id",), f"{field}[{place}].")
 
 
 def _check_tenant(sent: str | None, tenant: str) -> None:

@@ -79,7 +79,7 @@ class WireCatalogItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     brand: Text | None = None
     price_minor: Minor | None = None
     currency: Currency | None = None
-    in_stock: bool = True
+    in_stock: bool | int | str = True
     status: str = "live"
     published_at: Moment = None
     expires_at: Moment = None

@@ -83,6 +83,10 @@
       while (i < 20 && i < queue.length && (size += JSON.stringify(queue[i]).length) < BEACON) i++;
       return queue.splice(0, i || 1);
     }
+    // The clock goes along, so that the service can set the times of a wrong one right.
+    function pack(batch) {
+      return JSON.stringify({ sent_at: Date.now(), events: batch });
+    }
     function post(body) {
       return fetch(url, { method: 'POST', body: body, keepalive: body.length < BEACON, credentials: 'omit' });
     }
@@ -100,7 +104,7 @@
         } else pause = 0;
         if (queue.length) later(0);
       }
-      post(JSON.stringify(batch)).then((answer) => over(answer.status > 499 || answer.status === 429), () => over(1));
+      post(pack(batch)).then((answer) => over(answer.status > 499 || answer.status === 429), () => over(1));
     }
     // The page hides: what has not been answered goes with a beacon; an id sent twice counts once.
     function leave() {
@@ -109,7 +113,7 @@
       queue = [...(flight || []), ...queue];
       flight = 0;
       while (queue.length) {
-        body = JSON.stringify(part = cut());
+        body = pack(part = cut());
         if (!(n.sendBeacon && n.sendBeacon(url, body))) {
           kept.push(...part);
           post(body).catch(() => 0);
