@@ -21,7 +21,7 @@ def world():
 
 @pytest.mark.neural
 def test_it_learns_the_order_that_counting_pairs_cannot():
-    model = SessionTransformer.fit(world(), rng=0, embedding_size=16, epochs=100, spread=0.0)
+    model = SessionTransformer.fit(world(), rng=0, embedding_size=16, epochs=200, spread=0.0)
     assert model.recommend(["a", "b"], 1).item_ids == ["c"]
     assert model.recommend(["d", "c", "b"], 1).item_ids == ["a"]
 
@@ -52,7 +52,7 @@ def test_the_served_vector_is_that_of_pytorch(blocks):
 
 @pytest.mark.neural
 def test_serving_does_not_import_pytorch(tmp_path):
-    model = SessionTransformer.fit(world(), rng=0, embedding_size=16, epochs=100, spread=0.0)
+    model = SessionTransformer.fit(world(), rng=0, embedding_size=16, epochs=200, spread=0.0)
     for name, array in model.arrays().items():
         np.save(tmp_path / f"{name}.npy", array)
     code = f"""
