@@ -5,6 +5,7 @@ import pytest
 
 from thinslice.errors import BadInput
 from thinslice.evaluation import split_log, stages
+from thinslice.records import ACTIONS
 
 DAY_S = 86_400.0
 START_S = 1_700_000_000.0
@@ -170,3 +171,10 @@ def test_what_is_new_at_the_cut_is_known_in_a_later_stage():
 def test_stages_that_cannot_be_are_refused(columns, hours, says):
     with pytest.raises(BadInput, match=says):
         stages(columns, hours)
+
+
+def test_what_was_done_travels_with_the_clicks_of_a_log_without_views():
+    split = split_log(log(sessions(4), split=["train"] * 4 + ["test"] * 4, event=["purchase", "cart"] * 4))
+    assert split.train.action.tolist() == [ACTIONS.index("purchase"), ACTIONS.index("add_to_cart")] * 2
+    views = split_log(log(sessions(4), split=["train"] * 4 + ["test"] * 4, event=["view"] * 8))
+    assert views.train.action is None

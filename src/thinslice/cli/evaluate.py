@@ -66,7 +66,7 @@ def command(
         raise BadInput("--errors and --why are two questions.", hint="Ask one at a time.")
     if (errors or why) and refit_hours is not None:
         raise BadInput("--errors and --why look at a model that learned once.", hint="Leave --refit-hours away.")
-    columns, items = read_log(workspace, events_file, tenant, items_file, whole=errors)
+    columns, items = read_log(workspace, events_file, tenant, items_file)
     chosen = names_of(models)
     how: dict[str, Any] = {"order_only": True if order_only else None, "cut": cut, "test_days": test_days}
     if errors:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from thinslice.records import Item
-    from thinslice.store.lake import Lake
 
 EVENT_COLUMNS = ("session_id", "item_id", "ts", "event", "split", "user_id", "visitor_id")
 
@@ -34,11 +33,9 @@ ITEM_COLUMNS = {
 
 
 def read_log(
-    workspace: Workspace, events_file: Path | None, tenant: str | None, items_file: Path | None, *, whole: bool = False
+    workspace: Workspace, events_file: Path | None, tenant: str | None, items_file: Path | None
 ) -> tuple[dict[str, NDArray[Any]], list[Item]]:
     """The columns and the catalog that the options of a command name: a file, or the lake of a tenant.
-
-    With `whole` the lake's catalog comes with everything that it says of an item, else with what models need.
 
     Raises:
         BadInput: Neither or both are named, or a file cannot be used.
@@ -50,7 +47,7 @@ def read_log(
         columns, items = read_events(events_file), []
     else:
         assert tenant is not None
-        columns, items = read_lake(workspace, tenant, whole=whole)
+        columns, items = read_lake(workspace, tenant)
     return columns, items if items_file is None else read_items(items_file)
 
 
@@ -64,7 +61,7 @@ def read_events(path: Path) -> dict[str, NDArray[Any]]:
     return {name: _column(table, name, str(path)) for name in table.column_names}
 
 
-def read_lake(workspace: Workspace, tenant: str, *, whole: bool = False) -> tuple[dict[str, NDArray[Any]], list[Item]]:
+def read_lake(workspace: Workspace, tenant: str) -> tuple[dict[str, NDArray[Any]], list[Item]]:
     """What `train` would learn from: a tenant's clicks in sessions from the lake, and its catalog."""
     from datetime import UTC, datetime
 
@@ -80,20 +77,9 @@ def read_lake(workspace: Workspace, tenant: str, *, whole: bool = False) -> tupl
     columns = {"session_id": clicks.session, "item_id": clicks.item, "ts": clicks.time}
     if (clicks.user != "").any():
         columns["user_id"] = clicks.user[clicks.session]
-    return columns, read_catalog(lake, tenant) if whole else train.read_items(lake, tenant)
-
-
-def read_catalog(lake: Lake, tenant: str) -> list[Item]:
-    """A tenant's catalog from the lake, the newest row of each item, with everything that is said of it."""
-    from thinslice.records import Item
-    from thinslice.store.schemas import to_records
-
-    connection = lake.connect(tenant=tenant)
-    try:
-        table = connection.execute("SELECT * FROM items ORDER BY item_id").to_arrow_table()
-    finally:
-        connection.close()
-    return to_records(Item, table)
+    if clicks.action.any():
+        columns["action_code"] = clicks.action
+    return columns, train.read_items(lake, tenant)
 
 
 def read_items(path: Path) -> list[Item]:

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
 from thinslice.models import from_columns, is_order_index
-from thinslice.records import Interactions
+from thinslice.records import ACTIONS, Interactions
 
 DAY_S = 86_400
 VIEWS = ("view", "view_item", "click")
 """Event names that are clicks on an item; a log without any of them is taken whole."""
+
+OTHER_NAMES = {"click": "view_item", "view": "view_item", "cart": "add_to_cart", "buy": "purchase", "order": "purchase"}
+"""What other logs call our actions."""
 
 CUTS = ("session", "moment")
 """Where a cut by time may go: between sessions, or through them at one moment."""
@@ -58,7 +61,7 @@ class Split(NamedTuple):
         return sum(len(session) - start for session, start in zip(self.sessions, self.first, strict=True))
 
 
-class _Log(NamedTuple):
+class Log(NamedTuple):
     """The rows that count: which are learned from, which are asked for, and whether the cut goes through sessions."""
 
     session: NDArray[Any]
@@ -69,6 +72,7 @@ class _Log(NamedTuple):
     ask: NDArray[np.bool_]
     through: bool
     how: dict[str, Any]
+    action: NDArray[np.uint8] | None = None
 
 
 def split_log(
@@ -95,7 +99,7 @@ def split_log(
     Raises:
         BadInput: A column is missing or has holes, one side of the cut is empty, or days are asked of a mere order.
     """
-    log = _log(columns, order_only, cut, test_days)
+    log = cut_log(columns, order_only, cut, test_days)
     return _split(log, log.learn, log.ask)
 
 
@@ -122,7 +126,7 @@ def stages(
     """
     if not hours > 0:
         raise BadInput(f"models can only learn every so many hours, got {hours}.")
-    log = _log(columns, order_only, "session", test_days)
+    log = cut_log(columns, order_only, "session", test_days)
     if log.how["order_only"]:
         raise BadInput("ts only tells the order of this log, so nothing can be learned every so many hours of it.")
     _, session = np.unique(log.session, return_inverse=True)
@@ -150,7 +154,8 @@ class NothingAsked(BadInput):
     """No test session has two items that a model could know."""
 
 
-def _log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: str, test_days: float | None) -> _Log:
+def cut_log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: str, test_days: float | None) -> Log:
+    """The rows that count and how they are cut; arguments and errors as of `split_log`."""
     missing = [name for name in ("session_id", "item_id", "ts") if name not in columns]
     if missing:
         there = ", ".join(columns) or "none"
@@ -183,7 +188,20 @@ def _log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: str,
     else:
         learn, ask, words = _cut_by_time(log["session_id"], times, order_only, cut, test_days)
     how = {"split": words, "events": event, "order_only": order_only}
-    return _Log(log["session_id"], log["item_id"], times, _users(log), learn, ask, cut == "moment", how)
+    return Log(log["session_id"], log["item_id"], times, _users(log), learn, ask, cut == "moment", how, _actions(log))
+
+
+def _actions(log: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
+    """Codes into `records.ACTIONS`; None where all are views."""
+    if "action_code" in log:
+        codes = log["action_code"].astype(np.uint8)
+    elif "event" in log:
+        names, place = np.unique(log["event"].astype(str), return_inverse=True)
+        known = [ACTIONS.index(name) if (name := OTHER_NAMES.get(each, each)) in ACTIONS else 0 for each in names]
+        codes = np.array(known, dtype=np.uint8)[place.ravel()]
+    else:
+        return None
+    return codes if codes.any() else None
 
 
 def _users(log: Mapping[str, NDArray[Any]]) -> NDArray[np.str_] | None:
@@ -194,18 +212,20 @@ def _users(log: Mapping[str, NDArray[Any]]) -> NDArray[np.str_] | None:
     return np.where(np.isin(users, ("-1", "None", "nan")), "", users)
 
 
-def _split(log: _Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:
+def _split(log: Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:
     """Interactions of the rows to learn from, and sessions of the rows to ask for with what came before them."""
     order_only = bool(log.how["order_only"])
     users = log.user
     train = from_columns(
         log.session[learn], log.item[learn], log.time[learn], order_only=order_only,
         users=None if users is None else users[learn],
+        actions=None if log.action is None else log.action[learn],
     )  # fmt: skip
     shown = ask | (learn & np.isin(log.session, log.session[ask])) if log.through else ask
     test = from_columns(
         log.session[shown], log.item[shown], log.time[shown], order_only=order_only,
         users=None if users is None else users[shown],
+        actions=None if log.action is None else log.action[shown],
     )  # fmt: skip
     ended = float(log.time[learn].max())
     begins = float(log.time[ask].min())
