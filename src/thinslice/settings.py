@@ -278,6 +278,7 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policies: dict[str, Policy] = {}
     placements: dict[str, str] = {}
     rules: list[AnyRule] = []
+    margin: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuses more rules than an item has bits for."""
@@ -307,18 +308,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.tenants[name]
 
 
+AUTO = "auto"
+"""The policy that stands for the simplest model that is not worse than the best: training chooses it."""
+
 BUILT_IN_POLICIES = {
-    "session-ranker": Policy(model="session-ranker"),
-    "session-knn": Policy(model="session-knn"),
-    "popular": Policy(model="popular"),
-    "newest": Policy(model="newest"),
-    "none": Policy(model="none"),
-    **{
-        name: Policy(model=name)
-        for name in (
-            "similar", "bought-together", "complete-cart", "recently-viewed", "trending-in-category", "buy-again",
-        )
-    },
+    name: Policy(model=name)
+    for name in (
+        "session-ranker", "session-knn", "implicit-bpr", "implicit-als", "ease", "implicit-tfidf", "implicit-cosine",
+        "markov", "content", "trending", "newest", "popular", AUTO, "none",
+        "similar", "bought-together", "complete-cart", "recently-viewed", "trending-in-category", "buy-again",
+    )
 }  # fmt: skip
 """Policies that every tenant has without writing them down."""
 

@@ -9,9 +9,12 @@ from thinslice.cli.init import make_tenant
 from thinslice.errors import BadSettings, NotReady, UnknownName
 from thinslice.experiments import dump_experiment
 from thinslice.jobs.demo import fill
-from thinslice.jobs.train import interactions_of, news_of_tenants, offline, read_clicks, rows_of, train
-from thinslice.records import Event, Experiment, ExperimentExposure, Exposure, Variant
-from thinslice.settings import Policy, Workspace
+from thinslice.jobs.schedule import Attempt
+from thinslice.jobs.train import news_of_tenants, rows_of, state_of, train
+from thinslice.jobs.training_data import interactions_of, read_clicks
+from thinslice.models import MODELS
+from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, Variant
+from thinslice.settings import Workspace
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
 
@@ -35,7 +38,8 @@ def test_a_trained_shop_has_a_live_bundle_that_names_what_it_learned_from(worksp
     fill(workspace, "shop", now=NOW, sessions=400)
     (trained,) = train(workspace, "shop", now=NOW)
     assert trained.slot == "live"
-    assert set(trained.models) == {"session-knn", "popular", "newest"}
+    assert {"session-knn", "popular", "newest", "trending", "content", "implicit-cosine"} <= set(trained.models)
+    assert not {"implicit-als", "implicit-bpr", "ease", "session-transformer"} & set(trained.models)
     assert trained.offline["session-knn"]["hr"] > trained.offline["popular"]["hr"]
     artifacts = FileArtifacts(workspace.models)
     assert artifacts.live("shop") == {"live": trained.version}
@@ -147,8 +151,6 @@ def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
 
     def learned(slot):
         models, _ = artifacts.load("shop", results[slot].version)
-        from thinslice.models import MODELS
-
         return set(MODELS["popular"].from_arrays(models["popular"]).item_ids)
 
     assert learned("exp.test.old") == {"b0", "b1", "b2", "b3", "b4", "old-thing"}
@@ -157,24 +159,141 @@ def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
     assert "unexposed-thing" in learned("live")
 
 
-def test_a_model_that_ranks_worse_than_popular_is_withheld(workspace):
+def shop_of_the_famous(workspace):
+    """Everybody sees the two famous things in turn, and between them things that say nothing of one another."""
     rng = np.random.default_rng(0)
     rows = []
     for session in range(1000):
-        # Everybody sees the two famous things in turn, and between them things that say nothing of one another.
         for step in range(4):
             item = f"famous-{step // 2}" if step % 2 else f"noise-{rng.integers(400)}"
             rows.append(view(f"v{session}", item, 3000 - session + (4 - step) / 10))
     Lake(workspace.lake).append("events", rows)
+
+
+def settle(workspace, **policies):
+    """Writes the tenant's policies anew."""
+    text = workspace.settings_file.read_text().split("\n[tenants.shop.policies")[0]
+    for name, (model, settings) in policies.items():
+        pairs = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        text += f"\n[tenants.shop.policies.{name}]\nmodel = '{model}'\nsettings = {{ {pairs} }}\n"
+    workspace.settings_file.write_text(text)
+
+
+POOR = {"sample": 1, "neighbors": 1, "reach": 1}
+
+
+def test_a_model_that_ranks_worse_than_popular_is_withheld_and_said_so(workspace):
+    settle(workspace, poor=("session-knn", POOR))
+    shop_of_the_famous(workspace)
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.offline["popular"]["hr"] > trained.offline["poor"]["hr"] + 0.1
+    assert "poor" in trained.withheld
+    assert "better than popular" in trained.refused["poor"][0]
+    artifacts = FileArtifacts(workspace.models)
+    models, manifest = artifacts.load("shop", trained.version)
+    assert "popular" in models
+    assert "poor" not in models
+    assert manifest["refused"] == trained.refused
+
+
+def test_a_recipe_that_is_worse_than_the_live_one_is_withheld_and_the_live_one_goes_on(workspace):
+    settle(workspace, mine=("session-knn", {}))
+    fill(workspace, "shop", now=NOW, sessions=1500)
+    train(workspace, "shop", now=NOW)
+    settle(workspace, mine=("session-knn", {"sample": 20, "neighbors": 2, "reach": 1}))
+    Lake(workspace.lake).append("events", [view("late", f"new-{number}", 1) for number in range(2)])
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.withheld == trained.kept == ["mine"]
+    assert any("not worse than live" in why for why in trained.refused["mine"])
+    models, manifest = FileArtifacts(workspace.models).load("shop", trained.version)
+    assert manifest["settings"]["mine"] == {}
+    assert "new-0" in set(MODELS["session-knn"].from_arrays(models["mine"]).item_ids)
+    (again,) = train(workspace, "shop", now=NOW, force=True)
+    assert not again.withheld
+    assert FileArtifacts(workspace.models).manifest("shop", again.version)["settings"]["mine"]["neighbors"] == 2
+
+
+def test_training_says_what_changed(workspace):
+    fill(workspace, "shop", now=NOW, sessions=200)
+    assert train(workspace, "shop", now=NOW)[0].changes == ["the first model of this slot."]
+    assert train(workspace, "shop", now=NOW)[0].changes == ["nothing: the same data, settings and code."]
+    Lake(workspace.lake).append("events", [view("v", "a", 60), view("v", "b", 59)])
+    settle(workspace, mine=("popular", {"half_life_days": 1.0}))
+    said = " ".join(train(workspace, "shop", now=NOW)[0].changes)
+    assert "settings: mine came." in said
+    assert "data:" in said
+
+
+def test_every_generation_is_a_row_of_the_table_models(workspace):
+    fill(workspace, "shop", now=NOW, sessions=50)
+    (trained,) = train(workspace, "shop", now=NOW)
+    connection = Lake(workspace.lake).connect(tenant="shop")
+    try:
+        rows = connection.execute("SELECT slot, version, lake_version FROM models").fetchall()
+    finally:
+        connection.close()
+    assert rows == [("live", trained.version, trained.lake_version)]
+
+
+def test_a_new_item_is_learned_from_its_feed_alone_and_the_rest_stays(workspace):
+    fill(workspace, "shop", now=NOW, sessions=100)
+    train(workspace, "shop", now=NOW)
+    artifacts, lake = FileArtifacts(workspace.models), Lake(workspace.lake)
+    before, _ = artifacts.load("shop", artifacts.live("shop")["live"])
+    assert not news_of_tenants(lake, artifacts, ["shop"], {})[0].feed
+    lake.append("items", [Item(tenant="shop", item_id="brand-new", updated_at=NOW, title="A brand new vase")])
+    assert news_of_tenants(lake, artifacts, ["shop"], {})[0].feed
+    (trained,) = train(workspace, "shop", now=NOW, feed=True)
+    after, manifest = artifacts.load("shop", trained.version)
+    assert np.array_equal(before["session-knn"]["item"], after["session-knn"]["item"])
+    for name in ("content", "newest"):
+        assert "brand-new" in set(MODELS[name].from_arrays(after[name]).item_ids)
+    assert manifest["offline"]
+    assert not news_of_tenants(lake, artifacts, ["shop"], {})[0].feed
+
+
+def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace):
+    settle(workspace, ranker=("session-ranker", {"least_questions": 100, "trees": 10}))
+    fill(workspace, "shop", now=NOW, sessions=600)
+    (first,) = train(workspace, "shop", now=NOW, full=False)
+    artifacts = FileArtifacts(workspace.models)
+    assert first.tuning_due == {"ranker": "it was never tuned"}
+    assert state_of(artifacts, "shop").tuning_due
+    (tuned,) = train(workspace, "shop", now=NOW, force=True)
+    assert tuned.tuned == ["ranker"]
+    tuning = artifacts.manifest("shop", tuned.version)["tuned"]["ranker"]
+    Lake(workspace.lake).append("events", [view("late", "new-a", 2), view("late", "new-b", 1)])
+    (fresh,) = train(workspace, "shop", now=NOW)
+    models, manifest = artifacts.load("shop", fresh.version)
+    assert fresh.tuned == []
+    assert manifest["tuned"]["ranker"] == tuning
+    assert "new-a" in set(MODELS["session-ranker"].from_arrays(models["ranker"]).item_ids)
+    assert train(workspace, "shop", now=NOW)[0].version == fresh.version
+
+
+def test_auto_stands_for_the_simplest_model_that_will_do(workspace):
+    text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
+    workspace.settings_file.write_text(text)
+    shop_of_the_famous(workspace)
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.default == "popular"
+    assert trained.simplest.startswith("popular is enough")
+    manifest = FileArtifacts(workspace.models).manifest("shop", trained.version)
+    assert manifest["aliases"] == {"auto": trained.default}
+
+
+def test_actions_and_users_of_clicks_are_known(workspace):
+    Lake(workspace.lake).append(
+        "events",
+        [view("v", "a", 50), view("v", "b", 49, name="add_to_cart", user_id="anna"),
+         view("v", "b", 48, name="purchase", order_id="o"), view("w", "c", 47, name="like")],
+    )  # fmt: skip
     clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
-    good, poor = (
-        Policy(model="session-knn"),
-        Policy(model="session-knn", settings={"sample": 1, "neighbors": 1, "reach": 1}),
-    )
-    policies = {"good": good, "poor": poor, "popular": Policy(model="popular")}
-    figures, worse = offline(clicks, policies, [], 0)
-    assert figures["popular"]["hr"] > figures["poor"]["hr"] + 0.1
-    assert worse == ["poor"]
+    assert [ACTIONS[code] for code in clicks.action] == ["view_item", "add_to_cart", "purchase", "view_item"]
+    learned = interactions_of(clicks, np.ones(2, dtype=bool))
+    assert learned.user.tolist() == [0, -1]
+    assert learned.user_ids == ["anna"]
+    assert clicks.user.tolist() == ["", ""]
 
 
 def test_news_are_rows_that_the_models_have_not_seen(workspace):
@@ -187,6 +306,7 @@ def test_news_are_rows_that_the_models_have_not_seen(workspace):
     assert news_of_tenants(lake, artifacts, ["shop"], {})[0].rows == 0
     lake.append("events", [view("v", "a", 1), view("v", "b", 1)])
     assert news_of_tenants(lake, artifacts, ["shop"], {})[0].rows == 2
+    assert news_of_tenants(lake, artifacts, ["shop"], {"shop": Attempt(9e9, rows_of(lake)["shop"], "")})[0].rows == 0
 
 
 def test_no_sessions_make_no_interactions(workspace):

@@ -12,14 +12,23 @@ from thinslice.settings import Workspace, read_settings
 @workspace_option
 @click.option("--tenant", default="shop", show_default=True, help="Whose models.")
 @click.option("--policy", help="Train this policy's model only; by default all policies.")
+@click.option(
+    "--full/--refit", default=None, help="Tune models anew, or only learn the new clicks; by default when due."
+)
+@click.option("--force", is_flag=True, help="Publish also what does not pass the gates; the manifest says so.")
 @click.option("--rng", type=int, default=0, show_default=True, help="The seed: same data, same seed, same models.")
 @json_option
-def command(workspace: Workspace, tenant: str, policy: str | None, rng: int, as_json: bool) -> None:
-    """Train a tenant's models from the lake and publish them; a running service takes them within a second."""
+def command(
+    workspace: Workspace, tenant: str, policy: str | None, full: bool | None, force: bool, rng: int, as_json: bool
+) -> None:
+    """Train a tenant's models from the lake and publish them; a running service takes them within a second.
+
+    A model goes live when it is better than what is popular and not worse than the live one by the tenant's margin.
+    """
     from thinslice.jobs.train import train
 
     read_settings(workspace).tenant(tenant)
-    trained = train(workspace, tenant, policy=policy, now=datetime.now(UTC), rng=rng)
+    trained = train(workspace, tenant, policy=policy, now=datetime.now(UTC), rng=rng, full=full, force=force)
     if as_json:
         print_json([each.as_json() for each in trained])
         return
@@ -34,5 +43,15 @@ def command(workspace: Workspace, tenant: str, policy: str | None, rng: int, as_
                 f"  {name:<12} HR@20 {figures['hr']:.3f} ± {1.96 * figures['hr_se']:.3f}   "
                 f"MRR@20 {figures['mrr']:.3f} ± {1.96 * figures['mrr_se']:.3f}   (offline, {figures['n']:,} queries)"
             )
-        for name in each.withheld:
-            click.echo(f"  {name} was withheld: offline it ranks worse than popular, which answers instead.")
+        for name, why in each.refused.items():
+            instead = "the model before goes on" if name in each.kept else "popularity answers instead"
+            click.echo(f"  {name} was withheld, {instead}: {'; '.join(why)}.")
+        if each.tuned:
+            click.echo(f"  Tuned on these clicks: {', '.join(each.tuned)}.")
+        for name, due in each.tuning_due.items():
+            click.echo(f"  {name} waits for being tuned ({due}): `thinslice train --full` does it now.")
+        if each.simplest:
+            click.echo(f"  {each.simplest}")
+        if each.default:
+            click.echo(f"  The policy auto stands for {each.default}.")
+        click.echo("  Since the last model: " + " ".join(each.changes))

@@ -1,6 +1,7 @@
 """Which job is due when, and whose models are trained first: pure decisions that are tested without a clock."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,11 +16,29 @@ class News(NamedTuple):
         tenant: Whose.
         rows: Events and items that its models have not seen.
         trained_at: Unix seconds of the last training or attempt, None when there was none.
+        feed: Whether its catalog has changed since.
+        tuning: Whether a model waits for being tuned.
     """
 
     tenant: str
     rows: int
     trained_at: float | None
+    feed: bool = False
+    tuning: bool = False
+
+
+class Attempt(NamedTuple):
+    """A training that was started.
+
+    Attributes:
+        at: Unix seconds.
+        rows: Events and items that the lake had for the tenant.
+        feed: Fingerprint of its catalog then.
+    """
+
+    at: float
+    rows: int
+    feed: str
 
 
 def next_training(news: Iterable[News], now: float, every_s: float) -> str | None:
@@ -41,6 +60,37 @@ def next_training(news: Iterable[News], now: float, every_s: float) -> str | Non
         return None
     best = max(due, key=lambda each: (each.trained_at is None, each.rows * (now - (each.trained_at or 0.0))))
     return best.tenant
+
+
+def next_feed(news: Iterable[News], now: float, every_s: float) -> str | None:
+    """The tenant whose new items are learned now: one whose catalog has changed, the longest untrained first.
+
+    Args:
+        news: Of every tenant.
+        now: Unix seconds.
+        every_s: The shortest time between two trainings of one tenant for this reason.
+
+    >>> next_feed([News("a", 0, 0.0), News("b", 1, 80.0, feed=True)], now=100.0, every_s=15.0)
+    'b'
+    """
+    due = [each for each in news if each.feed and each.trained_at is not None and now - each.trained_at >= every_s]
+    return min(due, key=lambda each: each.trained_at or 0.0).tenant if due else None
+
+
+def next_tuning(news: Iterable[News], now: float, every_s: float, tuned_at: Mapping[str, float]) -> str | None:
+    """The tenant whose models tune themselves now: one that waits for it, the longest untried first.
+
+    Args:
+        news: Of every tenant.
+        now: Unix seconds.
+        every_s: The shortest time between two tunings of one tenant.
+        tuned_at: Tenant → unix seconds of the last tuning started.
+
+    >>> next_tuning([News("a", 0, 0.0, tuning=True), News("b", 0, 0.0)], 100.0, 600.0, {"a": 50.0}) is None
+    True
+    """
+    due = [each.tenant for each in news if each.tuning and now - tuned_at.get(each.tenant, -math.inf) >= every_s]
+    return min(due, key=lambda tenant: tuned_at.get(tenant, -math.inf)) if due else None
 
 
 def lag_s(news: Iterable[News], now: float, every_s: float) -> dict[str, float]:

@@ -24,9 +24,10 @@ import msgspec
 from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
 from thinslice.jobs.refill import refill_catalog, refill_sessions
-from thinslice.jobs.schedule import News, Timer, lag_s, next_training
+from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
 from thinslice.jobs.sessions import write_sessions
-from thinslice.jobs.train import news_of_tenants, rows_of
+from thinslice.jobs.train import news_of_tenants
+from thinslice.jobs.training_data import Counted, count_all
 from thinslice.process.bond import die_with
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
@@ -39,6 +40,12 @@ SESSIONS_EVERY_S = 30.0
 MAINTAIN_EVERY_S = 1800.0
 LONGEST_TRAINING_S = 1800.0
 """A training that takes longer is ended and counts as failed."""
+
+FEED_EVERY_S = 15.0
+"""A catalog that changes all the time is learned at most so often (seconds); other trainings have their own pace."""
+
+TUNE_EVERY_S = 600.0
+"""A tenant's models tune themselves at most so often (seconds), also when that failed or did not pass the gates."""
 
 log = logging.getLogger("thinslice.jobs")
 
@@ -67,12 +74,19 @@ class Jobs:
             "train": Timer(1.0),
             "maintain": Timer(MAINTAIN_EVERY_S, due_at=time.monotonic() + MAINTAIN_EVERY_S / 2),
         }
-        self.state: dict[str, Any] = {"pid": os.getpid(), "errors": {}, "training": None, "training_lag_s": {}}
+        self.state: dict[str, Any] = {
+            "pid": os.getpid(),
+            "errors": {},
+            "training": None,
+            "tuning": None,
+            "training_lag_s": {},
+        }
         self._compacted_at = float("-inf")
-        self._attempted: dict[str, tuple[float, int]] = {}
+        self._attempted: dict[str, Attempt] = {}
+        self._tuned_at: dict[str, float] = {}
         self._counted = (-1, -1)
         self._news: list[News] = []
-        self._training: tuple[str, subprocess.Popen[bytes], float] | None = None
+        self._children: dict[str, tuple[str, subprocess.Popen[bytes], float]] = {}
         self._catalog_version = -1
         self._sessions: tuple[int, float | None] = (-1, None)
         self._stopping = threading.Event()
@@ -91,8 +105,7 @@ class Jobs:
                     self._run(name, job)
                 self._stopping.wait(0.1)
         finally:
-            if self._training is not None:
-                process = self._training[1]
+            for _, process, _ in self._children.values():
                 process.kill()
                 process.wait()
             self.live.close()
@@ -172,50 +185,71 @@ class Jobs:
         self.write_state()
 
     def train(self) -> None:
-        """Looks after the training in progress; starts the next one when one is due."""
-        if self._training is not None:
-            self._look_after_training()
-            return
+        """Looks after the trainings in progress, and starts those that are due.
+
+        There are two lanes: one for what comes each minute, and one for tuning, which takes long; so no tenant waits
+        for another's tuning. One tenant is never in both.
+        """
+        for lane in list(self._children):
+            self._look_after(lane)
         every_s = self.settings.training.every_s
         versions = (self.lake.version("events"), self.lake.version("items"))
         if versions != self._counted:
             self._news = news_of_tenants(self.lake, self.artifacts, list(self.settings.tenants), self._attempted)
             self._counted = versions
-        news = self._news
         now = time.time()
-        lag = {tenant: round(seconds, 1) for tenant, seconds in lag_s(news, now, every_s).items()}
+        lag = {tenant: round(seconds, 1) for tenant, seconds in lag_s(self._news, now, every_s).items()}
         if lag != self.state["training_lag_s"]:
             self.state["training_lag_s"] = lag
             self.write_state()
-        tenant = next_training(news, now, every_s)
-        if tenant is None:
-            return
+        busy = {tenant for tenant, _, _ in self._children.values()}
+        free = [each for each in self._news if each.tenant not in busy]
+        if "training" not in self._children:
+            tenant = next_training(free, now, every_s)
+            if tenant is not None:
+                self._start("training", "refit", tenant, now)
+                return
+            tenant = next_feed(free, now, min(every_s, FEED_EVERY_S))
+            if tenant is not None:
+                self._start("training", "feed", tenant, now)
+                return
+        if "tuning" not in self._children:
+            tenant = next_tuning(free, now, TUNE_EVERY_S, self._tuned_at)
+            if tenant is not None:
+                self._tuned_at[tenant] = now
+                self._start("tuning", "tune", tenant, now)
+
+    def _start(self, lane: str, what: str, tenant: str, now: float) -> None:
         command = [sys.executable, "-m", "thinslice.process.training", "--workspace", str(self.workspace.root)]
-        command += ["--tenant", tenant, "--parent", str(os.getpid())]
-        self._attempted[tenant] = (now, rows_of(self.lake).get(tenant, 0))
+        command += ["--tenant", tenant, "--what", what, "--parent", str(os.getpid())]
+        there = count_all(self.lake).get(tenant, Counted(0, ""))
+        before = self._attempted.get(tenant)
+        # New items alone do not take the events of the last minute off the list of what is to be learned.
+        rows = there.rows if what != "feed" else before.rows if before is not None else 0
+        at = now if what != "feed" or before is None else before.at
+        self._attempted[tenant] = Attempt(at, rows, there.feed)
         self._counted = (-1, -1)
-        self._training = (tenant, subprocess.Popen(command, stdin=subprocess.DEVNULL), time.monotonic())
-        self.state["training"] = tenant
+        self._children[lane] = (tenant, subprocess.Popen(command, stdin=subprocess.DEVNULL), time.monotonic())
+        self.state[lane] = tenant
         self.write_state()
 
-    def _look_after_training(self) -> None:
-        if self._training is None:
-            return
-        tenant, process, started = self._training
+    def _look_after(self, lane: str) -> None:
+        tenant, process, started = self._children[lane]
         code = process.poll()
         if code is None and time.monotonic() - started > LONGEST_TRAINING_S:
             process.kill()
             code = process.wait()
         if code is None:
             return
-        self._training = None
-        self.state["training"] = None
+        del self._children[lane]
+        self._counted = (-1, -1)
+        self.state[lane] = None
         took = time.monotonic() - started
         if code == 0:
             self.state.setdefault("trained", {})[tenant] = {"at": now_text(), "took_s": round(took, 2)}
             self.write_state()
         else:
-            raise RuntimeError(f"training {tenant} ended with code {code} after {took:.1f} s; see the service's log")
+            raise RuntimeError(f"{lane} of {tenant} ended with code {code} after {took:.1f} s; see the service's log")
 
     def write_state(self) -> None:
         """Tells `doctor` and the console what the jobs did last."""

@@ -17,17 +17,25 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--tenant", required=True)
+    parser.add_argument("--what", choices=("refit", "feed", "tune"), required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
     die_with(options.parent)
     stand_back()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s training %(levelname)s %(message)s")
+    log = logging.getLogger("thinslice.jobs")
     from thinslice.jobs.train import train  # only after the bond: this takes a second
 
     try:
-        train(Workspace(options.workspace), options.tenant, now=datetime.now(UTC), rng=0)
+        trained = train(
+            Workspace(options.workspace), options.tenant, now=datetime.now(UTC), rng=0,
+            full=None if options.what == "tune" else False, feed=options.what == "feed",
+        )  # fmt: skip
     except NotReady as error:
-        logging.getLogger("thinslice.jobs").info("%s: %s", options.tenant, error)
+        log.info("%s: %s", options.tenant, error)
+        return
+    for name, why in trained[0].refused.items() if options.what == "tune" else ():
+        log.warning("%s: the new model of %s was withheld: %s", options.tenant, name, "; ".join(why))
 
 
 if __name__ == "__main__":

@@ -209,7 +209,10 @@ class ModelHost:
             if warm is not None:
                 warm()
         bundle = _with_extras(bundle, {name: each for name, each in arrays.items() if name in extras})
-        return bundle._replace(models={**early, **{name: self._tried(tenant, model) for name, model in late.items()}})
+        models = {**early, **{name: self._tried(tenant, model) for name, model in late.items()}}
+        aliases = bundle.manifest.get("aliases", {})
+        models.update({alias: models[name] for alias, name in aliases.items() if name in models})
+        return bundle._replace(models=models)
 
     def _tried(self, tenant: str, model: Model) -> Model:
         """A model that has answered before any visitor asks it: its pages are touched, its scratch is there."""

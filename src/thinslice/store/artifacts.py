@@ -144,6 +144,32 @@ class FileArtifacts:
             UnknownName: There is no such version.
             Corrupt: A file is missing or its checksum does not match.
         """
+        folder, stored = self._manifest(tenant, version)
+        models: dict[str, Arrays] = {model: {} for model in stored["models"]}
+        for name, sha256 in stored["files"].items():
+            path = folder / name
+            if not path.is_file() or _sha256(path) != sha256:
+                raise Corrupt(f"{name} of model version {version} does not match its checksum.", hint="Train again.")
+            model, array = name.removesuffix(".npy").split("/")
+            models[model][array] = _mapped(path)
+        return models, stored["manifest"]
+
+    def manifest(self, tenant: str, version: str) -> dict[str, Any]:
+        """What a version was made from, without reading its arrays.
+
+        Raises:
+            UnknownName: There is no such version.
+            Corrupt: The manifest is missing or was changed.
+        """
+        manifest: dict[str, Any] = self._manifest(tenant, version)[1]["manifest"]
+        return manifest
+
+    def versions(self, tenant: str) -> Iterator[dict[str, Any]]:
+        """Every kept version, newest first: name (the slot), version, sha256, lake_version, live, models, stored_at."""
+        return _listed(self._registry(tenant))
+
+    def _manifest(self, tenant: str, version: str) -> tuple[Path, dict[str, Any]]:
+        """The folder of a version and what its manifest says."""
         folder = self._folder(tenant) / "versions" / version
         if not re.fullmatch(_VERSION_PATTERN, version) or not folder.is_dir():
             raise UnknownName(
@@ -155,19 +181,8 @@ class FileArtifacts:
             raise Corrupt(f"model version {version} has lost its manifest.", hint="Train again.") from None
         if hashlib.sha256(text).hexdigest()[:16] != version:
             raise Corrupt(f"the manifest of model version {version} was changed.", hint="Train again.")
-        stored = json.loads(text)
-        models: dict[str, Arrays] = {model: {} for model in stored["models"]}
-        for name, sha256 in stored["files"].items():
-            path = folder / name
-            if not path.is_file() or _sha256(path) != sha256:
-                raise Corrupt(f"{name} of model version {version} does not match its checksum.", hint="Train again.")
-            model, array = name.removesuffix(".npy").split("/")
-            models[model][array] = _mapped(path)
-        return models, stored["manifest"]
-
-    def versions(self, tenant: str) -> Iterator[dict[str, Any]]:
-        """Every kept version, newest first: name (the slot), version, sha256, lake_version, live, models, stored_at."""
-        return _listed(self._registry(tenant))
+        stored: dict[str, Any] = json.loads(text)
+        return folder, stored
 
     def _take_in(self, registry: Registry, draft: Path, version: str) -> None:
         """Moves a draft to its place; what lies there unlisted may be half of what another process was deleting."""

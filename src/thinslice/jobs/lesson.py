@@ -1,0 +1,270 @@
+"""A lesson: one training's exam before anything is published, and what goes into the bundles after it.
+
+Each named policy's model learns from the older sessions and is asked about the newest ones, beside popularity and,
+where its recipe changed, beside the recipe that serves now. Who passes learns from all sessions; who does not stays
+out: the recipe that serves now goes on, or popularity answers.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from thinslice.errors import BadSettings
+from thinslice.evaluation import Replay, simplest
+from thinslice.evaluation.gates import MIN_QUERIES, better_than_popular, failures, gates, not_worse, segments_hold
+from thinslice.jobs.offline import MAX_QUERIES, Exam, K, exam_of, figures_of, seen_exam
+from thinslice.jobs.recipes import (
+    Recipe,
+    Tuning,
+    code_version,
+    pipeline,
+    read_model,
+    tunes_itself,
+    tuning_due,
+    tuning_in,
+    tuning_of,
+)
+from thinslice.jobs.training_data import Clicks
+from thinslice.models import MODELS
+from thinslice.records import Arrays, Interactions, Item
+from thinslice.settings import Policy
+from thinslice.store.artifacts import FileArtifacts
+
+IMPERSONAL = ("popular", "newest", "trending")
+"""Models that are the same for everybody: they are what others are measured against, and pass no gate."""
+
+THOROUGH = 5
+"""Where a model tuned itself, so many times the questions are asked: that is seldom."""
+
+Bundle = dict[str, tuple[Arrays, Recipe]]
+"""Policy → its arrays, and the recipe that made them."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The live bundle of a slot before a training: its manifest and arrays, empty when there is none."""
+
+    version: str | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Arrays] = field(default_factory=dict)
+
+    def policy(self, name: str) -> Policy | None:
+        """The model and settings by which a policy serves now; None when it does not, or its model is gone."""
+        kind = self.manifest.get("policies", {}).get(name)
+        if name not in self.arrays or kind not in MODELS:
+            return None
+        return Policy(model=kind, settings=self.manifest.get("settings", {}).get(name, {}))
+
+    def recipe(self, name: str) -> Recipe | None:
+        """How the model that serves now is made of other clicks, with the tuning that it has."""
+        policy = self.policy(name)
+        if policy is None:
+            return None
+        tuning = tuning_in(self.manifest, name)
+        model = read_model(name, self.arrays[name], self.manifest) if tuning is not None else None
+        if model is not None and hasattr(model, "refit"):
+            return Recipe(policy, model, tuning)
+        return Recipe(policy, quick=tunes_itself(policy.model))
+
+    def tried(self, name: str, policy: Policy) -> Tuning | None:
+        """On what a policy with these settings was tuned last, even when the model did not pass."""
+        tried = self.manifest.get("tried", {}).get(name)
+        if tried is not None and (tried["model"], tried["settings"]) == (policy.model, policy.settings):
+            return tuning_in({"tuned": {name: tried["tuning"]}}, name)
+        return tuning_in(self.manifest, name) if same(self.policy(name), policy) else None
+
+
+def stored(artifacts: FileArtifacts, tenant: str, slot: str) -> Stored:
+    """What is live in a slot now."""
+    version = artifacts.live(tenant).get(slot)
+    if version is None:
+        return Stored()
+    arrays, manifest = artifacts.load(tenant, version)
+    return Stored(version, manifest, arrays)
+
+
+def same(one: Policy | None, other: Policy) -> bool:
+    """Whether two policies have the same model with the same settings."""
+    return one is not None and (one.model, one.settings) == (other.model, other.settings)
+
+
+class Lesson:
+    """One training of one tenant.
+
+    Args:
+        clicks: All of the tenant.
+        everyone: The same, as models learn from it.
+        items: The catalog.
+        before: The live bundle.
+        policies: What the live bundle is to hold, the simplest model first.
+        rng: The seed.
+    """
+
+    def __init__(
+        self, clicks: Clicks, everyone: Interactions, items: list[Item], before: Stored,
+        policies: Mapping[str, Policy], rng: int,
+    ) -> None:  # fmt: skip
+        self._clicks, self._everyone, self._items = clicks, everyone, items
+        self._before, self._policies, self._rng = before, policies, rng
+        self._recipes: dict[str, Recipe] = {}
+        self._kept: dict[str, Recipe | None] = {}
+        self._answers: dict[str, Replay] = {}
+        self.refused: dict[str, list[str]] = {}
+        self.tuned: list[str] = []
+        self.due: dict[str, str] = {}
+        self.forced: dict[str, list[str]] = {}
+
+    def plan(self, chosen: Collection[str], full: bool | None) -> None:
+        """Decides how each chosen policy's model is made: freshened, tuned anew, or by defaults until there is time."""
+        for name, policy in self._policies.items():
+            if name not in chosen:
+                continue
+            recipe = Recipe(policy)
+            if tunes_itself(policy.model):
+                due = tuning_due(self._before.tried(name, policy), self._everyone)
+                serving = self._before.recipe(name)
+                if not (full or (full is None and due)):
+                    fresh = serving is not None and serving.previous is not None and same(serving.policy, policy)
+                    recipe = serving if fresh and serving is not None else Recipe(policy, quick=True)
+                    if due:
+                        self.due[name] = due
+            self._recipes[name] = recipe
+
+    def examine(self, named: Collection[str], *, force: bool, margin: float) -> None:
+        """Asks the planned models about the newest sessions, and lets through who passes the gates.
+
+        Args:
+            named: The policies that somebody names; their fallbacks are not examined.
+            force: Whether to let through also who does not pass.
+            margin: Relative loss that is accepted.
+        """
+        tuning = any(
+            tunes_itself(r.policy.model) and r.previous is None and not r.quick for r in self._recipes.values()
+        )
+        exam = exam_of(self._clicks, queries=MAX_QUERIES * (THOROUGH if tuning else 1))
+        if exam is None:
+            self._recipes = {name: recipe._replace(quick=True) for name, recipe in self._recipes.items()}
+            return
+        for name, policy in self._policies.items():
+            if name in self._recipes and (name in named or name == "popular"):
+                self._answers[name] = self._learned(name, exam)
+            elif name == "popular":
+                self._answers[name] = exam.ask(Recipe(policy).make(exam.past, self._items, self._rng))
+        for name in [name for name in self._answers if self._policies[name].model not in IMPERSONAL]:
+            live = self._live_answers(name, exam)
+            popular = self._answers.get("popular")
+            why = failures(gates(self._answers[name], popular=popular, live=live, margin=margin, head=exam.head))
+            if why and force:
+                self.forced[name] = why
+            elif why:
+                self.refused[name] = why
+                fit = live is not None and (popular is None or better_than_popular(live, popular).passed)
+                if fit:
+                    self._kept[name] = self._before.recipe(name)
+
+    def _learned(self, name: str, exam: Exam) -> Replay:
+        """The answers of a planned model that learned from the past; if it tuned itself, it stays tuned so."""
+        recipe = self._recipes[name]
+        model = recipe.make(exam.past, self._items, self._rng)
+        if recipe.previous is None and not recipe.quick and tunes_itself(recipe.policy.model):
+            self._recipes[name] = recipe.freshened(model, tuning_of(model, self._everyone))
+            self.tuned.append(name)
+        return exam.ask(model)
+
+    def _live_answers(self, name: str, exam: Exam) -> Replay | None:
+        """The answers of the recipe that serves now; None where it is the same one, or there is none."""
+        serving, new = self._before.recipe(name), self._recipes.get(name)
+        if serving is None or new is None or (same(serving.policy, new.policy) and serving.tuning == new.tuning):
+            return None
+        try:
+            return exam.ask(serving.make(exam.past, self._items, self._rng))
+        except BadSettings:
+            return None  # this release does not take the settings of that one
+
+    def auto(self, margin: float) -> tuple[str, str]:
+        """What the policy `auto` stands for, and the sentence that says why.
+
+        The choice is made anew whenever a model tuned itself, not each minute: it would flicker with the noise.
+        """
+        ordered = {name: self._answers[name] for name in self._policies if name in self._answers}
+        passed = {name: answers for name, answers in ordered.items() if name not in self.refused}
+        enough = bool(passed) and len(next(iter(passed.values())).rank) >= MIN_QUERIES
+        found = simplest(ordered, margin=margin, k=K) if enough and len(ordered) > 1 else None
+        sentence = found.sentence if found is not None else self._before.manifest.get("simplest", "")
+        choice = self._before.manifest.get("aliases", {}).get("auto", "")
+        lineup = [name for name in ("popular", "session-knn", pipeline()) if name in self._policies]
+        if self.tuned or choice not in self._policies or choice in self.refused:
+            asked = {name: passed[name] for name in lineup if name in passed}
+            choice = simplest(asked, margin=margin, k=K).name if enough and len(asked) > 1 else ""
+            choice = choice or next((name for name in reversed(lineup) if name not in self.refused), "popular")
+        return choice, sentence
+
+    def findings(self) -> dict[str, Any]:
+        """What the exam said, for the manifest; of policies that were not examined what was said before."""
+        before = self._before.manifest
+        gone = set(self._recipes)
+        old = {name: figures for name, figures in before.get("offline", {}).items() if name not in self._answers}
+        refused = {name: why for name, why in before.get("refused", {}).items() if name not in gone}
+        tried = {
+            name: {"model": recipe.policy.model, "settings": recipe.policy.settings, "tuning": recipe.tuning._asdict()}
+            for name, recipe in self._recipes.items()
+            if name in self.refused and recipe.tuning is not None
+        }
+        refused = {**refused, **self.refused}
+        return {
+            "offline": {
+                **{name: figures for name, figures in old.items() if name in self._policies},
+                **{name: figures_of(answers) for name, answers in self._answers.items()},
+            },
+            "withheld": sorted(refused),
+            "refused": refused,
+            "kept": sorted({*self._kept, *(name for name in before.get("kept", []) if name not in gone)}),
+            "tried": {**{n: t for n, t in before.get("tried", {}).items() if n in self._policies}, **tried},
+            "forced": self.forced,
+            "tuning_due": self.due,
+        }
+
+    def bundle(self, interactions: Interactions, wanted: Mapping[str, Policy], old: Stored) -> Bundle:
+        """The models of one slot.
+
+        Args:
+            interactions: What this slot learns from.
+            wanted: Its policies.
+            old: What is live in it. A variant of an experiment keeps the tuning that it began with.
+        """
+        found: Bundle = {}
+        for name, policy in wanted.items():
+            serving = old.recipe(name)
+            if name not in self._recipes and serving is not None:
+                found[name] = old.arrays[name], serving
+                continue
+            planned = self._recipes.get(name, Recipe(policy, quick=True))
+            recipe = self._kept.get(name) if name in self.refused else planned
+            if recipe is None:
+                continue
+            if old is not self._before and serving is not None and serving.previous is not None:
+                recipe = serving
+            model = recipe.make(interactions, self._items, self._rng)
+            found[name] = model.arrays(), recipe
+        return found
+
+    def spoiled(self, bundle: Bundle, margin: float) -> dict[str, list[str]]:
+        """Where other code made the models, those that answer worse than the stored ones about what both have seen."""
+        manifest = self._before.manifest
+        if self._before.version is None or manifest.get("code") == code_version():
+            return {}
+        exam = seen_exam(self._clicks, float(manifest.get("until", 0.0)))
+        worse: dict[str, list[str]] = {}
+        for name, (arrays, recipe) in bundle.items():
+            serving = self._before.policy(name)
+            if name not in self._recipes or serving is None or recipe.policy.model in IMPERSONAL or exam is None:
+                continue
+            old = read_model(name, self._before.arrays[name], manifest)
+            new = read_model(name, arrays, {"policies": {name: recipe.policy.model}})
+            if old is None or new is None or exam.queries < MIN_QUERIES:
+                continue
+            answers, live = exam.ask(new), exam.ask(old)
+            why = failures([not_worse(answers, live, margin), segments_hold(answers, live, exam.head)])
+            if why:
+                worse[name] = [f"{each} (on sessions that both have seen)" for each in why]
+        return worse

@@ -1,0 +1,182 @@
+"""What a tenant's models learn from: clicks in sessions and the catalog, read from the lake as it is now."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.models import from_columns
+from thinslice.records import ACTIONS, Experiment, Interactions, Item
+from thinslice.sessions import SESSION_EVENTS, assigned_at_start, sessionize
+from thinslice.sessions.live import BOT_EVENTS, BOT_RATE_PER_S
+from thinslice.store.lake import Lake
+from thinslice.store.schemas import to_records
+
+MAX_SESSIONS = 2_000_000
+"""Only so many of the newest sessions are learned from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clicks:
+    """What a tenant's visitors did, one row a click, in the order of time.
+
+    Attributes:
+        session: Shape (clicks,), int64: the session's code, 0 ... sessions - 1.
+        item: Shape (clicks,), texts.
+        time: Shape (clicks,), float64, unix seconds.
+        action: Shape (clicks,), uint8, codes into `records.ACTIONS`; interest of other kinds counts as a view.
+        started: Shape (sessions,), float64, unix seconds.
+        ended: Shape (sessions,), float64, unix seconds.
+        visitor: Shape (sessions,), texts, empty where unknown.
+        session_id: Shape (sessions,), texts, empty where unknown.
+        user: Shape (sessions,), texts, empty where unknown: at the start of the session.
+        known_user: Shape (sessions,), texts, empty where unknown: the last one named in the session.
+    """
+
+    session: NDArray[np.int64]
+    item: NDArray[np.str_]
+    time: NDArray[np.float64]
+    action: NDArray[np.uint8]
+    started: NDArray[np.float64]
+    ended: NDArray[np.float64]
+    visitor: NDArray[np.str_]
+    session_id: NDArray[np.str_]
+    user: NDArray[np.str_]
+    known_user: NDArray[np.str_]
+
+
+def read_clicks(lake: Lake, tenant: str, now: datetime) -> Clicks:
+    """A tenant's clicks from the lake: consented, no bots, no duplicates, with an identity and an item."""
+    names = ", ".join(f"'{name}'" for name in sorted(SESSION_EVENTS))
+    connection = lake.connect(tenant=tenant)
+    try:
+        rows = connection.execute(
+            f"""
+            SELECT coalesce(visitor_id, '') AS visitor, coalesce(session_id, '') AS session_id,
+                   coalesce(user_id, '') AS user_id, item_id, name, epoch(occurred_at) AS at
+            FROM events
+            WHERE name IN ({names}) AND item_id IS NOT NULL AND NOT is_bot AND NOT duplicate
+              AND consent = 'personalization'
+              AND coalesce(visitor_id, session_id, user_id) IS NOT NULL AND epoch(occurred_at) <= ?
+            ORDER BY occurred_at, event_id
+            """,
+            [now.timestamp()],
+        ).fetchnumpy()
+    finally:
+        connection.close()
+    visitor, session_id, user, item = (texts(rows[name]) for name in ("visitor", "session_id", "user_id", "item_id"))
+    at = np.asarray(rows["at"], dtype=np.float64)
+    sessions = sessionize(visitor, session_id, at, user=user)
+    too_fast = (sessions.event_count >= BOT_EVENTS) & (
+        sessions.event_count > BOT_RATE_PER_S * (sessions.ended - sessions.started)
+    )
+    keep = ~too_fast
+    keep[: max(0, len(keep) - MAX_SESSIONS)] = False
+    new_code = np.cumsum(keep) - 1
+    chosen = (sessions.code >= 0) & keep[np.maximum(sessions.code, 0)] if len(keep) else np.zeros(0, dtype=np.bool_)
+    first = sessions.first[keep]
+    named = np.flatnonzero((sessions.code >= 0) & (user != ""))
+    last_named = np.full(len(keep), -1, dtype=np.int64)
+    last_named[sessions.code[named]] = named  # rows are in the order of time: the last one stays
+    users = np.append(user, np.array([""], dtype=user.dtype if len(user) else "<U1"))
+    return Clicks(
+        session=new_code[sessions.code[chosen]].astype(np.int64),
+        item=item[chosen],
+        time=at[chosen],
+        action=_actions(rows["name"])[chosen],
+        started=sessions.started[keep],
+        ended=sessions.ended[keep],
+        visitor=visitor[first],
+        session_id=session_id[first],
+        user=user[first],
+        known_user=users[last_named[keep]],
+    )
+
+
+def _actions(names: Any) -> NDArray[np.uint8]:
+    """Codes into `records.ACTIONS`."""
+    place = {name: code for code, name in enumerate(ACTIONS)}
+    return np.fromiter((place.get(name, 0) for name in names), dtype=np.uint8, count=len(names))
+
+
+def texts(column: Any) -> NDArray[np.str_]:
+    """A column of texts as DuckDB gives it, without holes."""
+    return np.asarray(column, dtype=object).astype(np.str_) if len(column) else np.empty(0, dtype=np.str_)
+
+
+def read_items(lake: Lake, tenant: str) -> list[Item]:
+    """A tenant's catalog from the lake, by item id: everything that a model may learn of an item."""
+    connection = lake.connect(tenant=tenant)
+    try:
+        rows = connection.sql("SELECT * FROM items ORDER BY item_id").to_arrow_table()
+    finally:
+        connection.close()
+    return to_records(Item, rows)
+
+
+def assigned(lake: Lake, clicks: Clicks, experiment: Experiment) -> NDArray[np.str_]:
+    """Shape (sessions,): the variant of an experiment that each session belongs to, empty outside of it."""
+    connection = lake.connect(tenant=experiment.tenant)
+    try:
+        rows = connection.execute(
+            """
+            SELECT unit_id, epoch(occurred_at) AS at, variant FROM exposure_variants
+            WHERE experiment = ? AND unit_id IS NOT NULL ORDER BY occurred_at, recommendation_id
+            """,
+            [experiment.name],
+        ).fetchnumpy()
+    finally:
+        connection.close()
+    unit = {"visitor": clicks.visitor, "session": clicks.session_id, "user": clicks.user}[experiment.unit]
+    return assigned_at_start(
+        clicks.started,
+        clicks.ended,
+        unit,
+        texts(rows["unit_id"]),
+        np.asarray(rows["at"], dtype=np.float64),
+        texts(rows["variant"]),
+    )
+
+
+def interactions_of(clicks: Clicks, mask: NDArray[np.bool_]) -> Interactions:
+    """The clicks of the chosen sessions (mask of shape (sessions,)) in the shape that models learn from."""
+    rows = mask[clicks.session] if len(clicks.session) else np.zeros(0, dtype=np.bool_)
+    known = clicks.known_user[clicks.session[rows]] if len(clicks.session) else None
+    return from_columns(
+        clicks.session[rows], clicks.item[rows], clicks.time[rows], actions=clicks.action[rows], users=known
+    )
+
+
+class Counted(NamedTuple):
+    """How much the lake holds of one tenant.
+
+    Attributes:
+        rows: Events and items.
+        feed: Changes as soon as an item comes or goes or is described otherwise; stock and status do not count.
+    """
+
+    rows: int
+    feed: str
+
+
+def count_all(lake: Lake) -> dict[str, Counted]:
+    """Tenant → how much the lake holds."""
+    connection = lake.connect()
+    try:
+        counted = connection.execute(
+            """
+            SELECT tenant, sum(n)::BIGINT, max(feed) FROM (
+                SELECT tenant, count(*) AS n, '' AS feed FROM events GROUP BY tenant
+                UNION ALL
+                SELECT tenant, count(*), count(*) || ' items, ' || bit_xor(hash(
+                    item_id, group_id, kind, title, description, categories, brand, price_minor, published_at, level,
+                    creator_id, attributes, vectors
+                )) FROM items GROUP BY tenant
+            ) GROUP BY tenant
+            """
+        ).fetchall()
+    finally:
+        connection.close()
+    return {str(tenant): Counted(int(rows), str(feed)) for tenant, rows, feed in counted}
