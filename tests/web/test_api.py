@@ -12,6 +12,7 @@ from thinslice.web.api import API
 from thinslice.web.door import MAX_BODY_BYTES
 
 VIEW = {"name": "view_item", "item_id": "i1", "visitor_id": "v1"}
+WITH_BODY = [route for route in API if route.kinds and route.body is not None]
 
 
 def error_of(answer):
@@ -43,7 +44,7 @@ def test_every_closed_route_asks_for_a_key(worker, route):
     assert error_of(answer)["code"] == "unknown_key"
 
 
-@pytest.mark.parametrize("route", [route for route in API if route.kinds], ids=lambda route: route.path)
+@pytest.mark.parametrize("route", WITH_BODY, ids=lambda route: route.path)
 @pytest.mark.parametrize("body", [b"{", b"", b"nonsense", b'"text"', b"\xff\xfe", b"[1, 2]", b"null", b"[]"])
 def test_a_body_that_is_no_record_is_refused_in_the_one_shape(worker, route, body):
     answer = worker.ask(route.method, route.path, body, key="secret")
@@ -51,7 +52,7 @@ def test_a_body_that_is_no_record_is_refused_in_the_one_shape(worker, route, bod
     error_of(answer)
 
 
-@pytest.mark.parametrize("route", [route for route in API if route.kinds], ids=lambda route: route.path)
+@pytest.mark.parametrize("route", WITH_BODY, ids=lambda route: route.path)
 def test_a_body_of_ten_megabytes_is_refused_before_it_is_read(worker, route):
     answer = worker.ask(route.method, route.path, b"x" * 10_000_000, key="secret")
     assert answer.status == 413
@@ -217,6 +218,7 @@ def test_metrics_count_events_slates_and_sources(worker):
     assert 'thinslice_events_rejected_total{tenant="shop"}' in text
     assert 'thinslice_recommendation_seconds_bucket{le="0.001",tenant="shop"}' in text
     assert 'thinslice_slate_items_total{fallback="yes",source="catalog",tenant="shop"}' in text
+    assert 'thinslice_slates_total{source="catalog",tenant="shop"}' in text
     assert 'thinslice_http_answers_total{path="/v1/events",status="202"}' in text
 
 
@@ -231,6 +233,7 @@ def test_the_live_page_adds_up_the_last_minute(worker):
         summary = worker.context.live_summary("shop", now=time.time())
     assert summary["workers"] == 1
     assert summary["latency_ms"]["p90"] is not None
+    assert sum(summary["answered_by"].values()) == pytest.approx(1)
     assert 0 <= summary["fallback_share"] <= 1
     assert summary["last_events"][0]["name"] == "view_item"
     assert worker.context.live_summary("other", now=time.time())["slates"] == 0
@@ -242,6 +245,33 @@ def test_openapi_describes_every_route(worker):
     described = {(method.upper(), path) for path, methods in page["paths"].items() for method in methods}
     assert described == {(route.method, route.path) for route in API}
     assert "WireEvent" in page["components"]["schemas"]
+
+
+def test_similar_items_come_by_the_address_of_an_item_whatever_is_in_its_id(worker):
+    key = worker.keys["publishable"]
+    answer = worker.ask("GET", f"/v1/items/a%2Fb%20%C3%BC/similar?k=2&key={key}&exclude=i1")
+    assert answer.status == 200
+    assert answer.json["policy"] == "similar"
+    assert len(answer.json["items"]) == 2
+    assert "i1" not in [item["item_id"] for item in answer.json["items"]]
+    other = worker.ask("GET", f"/v1/items/i1/similar?policy=popular&key={key}").json
+    assert (other["policy"], "i1" in [item["item_id"] for item in other["items"]]) == ("popular", False)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("k=0", "k"), ("k=x", "k"), ("k=9999999999", "k"), ("policy=deep", "policy"), ("consent=y", "consent")],
+)
+def test_a_wrong_question_for_similar_items_names_its_parameter(worker, query, field):
+    answer = worker.ask("GET", f"/v1/items/i1/similar?{query}", key="secret")
+    assert (answer.status, error_of(answer)["field"]) == (400, field)
+
+
+def test_a_context_that_rules_cannot_read_is_refused(worker):
+    for name, value in (("age", "18"), ("latitude", True), ("longitude", [1])):
+        answer = worker.ask("POST", "/v1/recommendations", {"context": {name: value}}, key="secret")
+        assert (answer.status, error_of(answer)["field"]) == (400, f"context.{name}")
+    assert worker.ask("POST", "/v1/recommendations", {"context": {"age": 18, "page": "x"}}, key="secret").status == 200
 
 
 def test_one_line_serves_many_requests(worker):

@@ -73,6 +73,11 @@ class Slates:
             self.removed[question.tenant, name] += count
         return slate, note
 
+    def take_removed(self) -> Counter[tuple[str, str]]:
+        """What rules took out since the last time: (tenant, rule) → items."""
+        removed, self.removed = self.removed, Counter()
+        return removed
+
     def look(self, question: Question) -> Look:
         """An answer with its making laid open: the terms of each score, and what each rule took out."""
         slate, note = self.answer(question)

@@ -7,6 +7,7 @@ import msgspec
 
 from thinslice.collect.payloads import WireCatalogItem, WireEvent, WireOrder
 from thinslice.errors import BadInput, BadRecord
+from thinslice.recommend.rules import number
 from thinslice.records import RecommendationRequest
 from thinslice.web.counters import exposition
 from thinslice.web.door import Answer, Call, JsonRoute
@@ -58,7 +59,6 @@ def intake_answer(result: Any, status: int) -> Answer:
 async def recommendations(call: Call) -> Answer:
     """One slate, with the source and the reason of each item."""
     start = time.perf_counter()
-    key = call.holder
     try:
         request = _decode_request(call.body)
     except msgspec.ValidationError as error:
@@ -67,6 +67,12 @@ async def recommendations(call: Call) -> Answer:
         raise BadRecord("wrong_type", f"{message}.", field=field, hint="See /openapi.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"the body is no JSON object: {error}.", hint='Send {"visitor_id": "…", "k": 20}.') from None
+    return slate(call, request, start)
+
+
+def slate(call: Call, request: RecommendationRequest, start: float) -> Answer:
+    """Answers a question with a slate, and counts it; `start` is when it arrived, by the performance counter."""
+    key = call.holder
     check_request(request)
     answer = call.context.recommender.recommend(key.tenant, request, key.kind, call.now)
     call.context.counters.slate(
@@ -76,6 +82,23 @@ async def recommendations(call: Call) -> Answer:
         sources=[item.source for item in answer.items],
     )
     return Answer(200, answer)
+
+
+async def similar(call: Call) -> Answer:
+    """Items like one item, for its page: the policy `similar`, or another one that is named."""
+    start = time.perf_counter()
+    query = call.query
+    text = query.get("k", "20")
+    if not text.isascii() or not text.isdigit():
+        raise BadRecord("wrong_type", f"k is {text[:40]!r}.", field="k", hint=f"Ask for 1 to {MAX_K} items.")
+    request = RecommendationRequest(
+        placement=query.get("placement", "similar"), k=int(text[:9]), item_id=call.part,
+        visitor_id=query.get("visitor_id"), session_id=query.get("session_id"), user_id=query.get("user_id"),
+        consent=query.get("consent"), policy=query.get("policy", "similar"),
+        exclude=[each for each in query.get("exclude", "").split(",") if each],
+        context={"page_id": query["page_id"]} if "page_id" in query else {},
+    )  # fmt: skip
+    return slate(call, request, start)
 
 
 def check_request(request: RecommendationRequest) -> None:
@@ -107,6 +130,17 @@ def check_request(request: RecommendationRequest) -> None:
         raise BadRecord(
             "out_of_range", f"items holds {len(request.items)} ids.", field="items", hint="Send the newest 50."
         )
+    if len(request.exclude) > 1000:
+        raise BadRecord(
+            "out_of_range", f"exclude holds {len(request.exclude)} ids.", field="exclude",
+            hint="Send what the page shows, at most 1,000 ids.",
+        )  # fmt: skip
+    for name in ("age", "latitude", "longitude") if request.context else ():
+        value = request.context.get(name)
+        if value is not None and number(value) is None:
+            raise BadRecord(
+                "wrong_type", f"context.{name} is no number.", field=f"context.{name}", hint="Send a number."
+            )
 
 
 async def healthz(call: Call) -> Answer:
@@ -153,6 +187,15 @@ API = [
     JsonRoute(
         "POST", "/v1/recommendations", recommendations, BROWSER, "One slate.", RecommendationRequest,
         {200: "{recommendation_id, policy, model_version, items: [{item_id, score, source, reason}]}"},
+    ),
+    JsonRoute(
+        "GET", "/v1/items/{item_id}/similar", similar, BROWSER, "Items like one item.", None,
+        {200: "{recommendation_id, policy, model_version, items: [{item_id, score, source, reason}]}"},
+        {"item_id": "The item of the page.", "k": f"How many, 1 to {MAX_K}; 20 when absent.",
+         "policy": "Another policy than `similar`.", "placement": "Where it stands; `similar` when absent.",
+         "visitor_id": "The visitor.", "session_id": "The shop's own session.", "user_id": "The known user.",
+         "consent": "none, measurement or personalization.", "exclude": "Ids that the page shows, with commas between.",
+         "page_id": "The page view, whose placements show nothing twice."},
     ),
     JsonRoute("PUT", "/v1/items", items, SERVER, "Catalog items.", list[WireCatalogItem] | WireCatalogItem, INTAKE),
     JsonRoute("POST", "/v1/orders", orders, SERVER, "Orders.", list[WireOrder] | WireOrder, INTAKE),

@@ -63,6 +63,7 @@ async def count(context: Context) -> None:
     """Writes this worker's counters about once a second, for as long as it runs."""
     while True:
         context.counters.write()
+        context.counters.rules(context.recommender.slates.take_removed())
         context.intake.note_waiting()
         await asyncio.sleep(COUNT_EVERY_S)
 
@@ -79,6 +80,9 @@ class Front:
     def __init__(self, app: ASGIApp, doors: dict[str, Door], worker_name: str) -> None:
         self._app = app
         self._doors = doors
+        self._patterns = [
+            (*path.replace("}", "{").split("{")[::2], door) for path, door in doors.items() if "{" in path
+        ]
         self._header = (b"x-worker", worker_name.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +90,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        door = self._doors.get(scope["path"])
+        door = self._doors.get(scope["path"]) or self._by_pattern(scope)
         if door is not None:
             await door(scope, receive, send)
             return
@@ -97,6 +101,15 @@ class Front:
             await send(message)
 
         await self._app(scope, receive, named)
+
+    def _by_pattern(self, scope: Scope) -> Door | None:
+        """The door of a path with a part of its own, which the scope then holds."""
+        path = scope["path"]
+        for begin, end, door in self._patterns:
+            if path.startswith(begin) and path.endswith(end) and len(path) > len(begin) + len(end):
+                scope["part"] = path[len(begin) : len(path) - len(end)]
+                return door
+        return None
 
 
 async def refuse(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ them each worker writes one small JSON file a second with its last minute, per t
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,28 @@ _SOURCES = Counter(
     ["tenant", "source", "fallback"],
     registry=REGISTRY,
 )
+_SLATES = Counter(
+    "thinslice_slates", "Slates, by the source that ranked their first item.", ["tenant", "source"], registry=REGISTRY
+)
+_RULES = Counter(
+    "thinslice_rule_removed_items",
+    "Items that a rule took out by itself, added up over slates; divided by slates it is a mean.",
+    ["tenant", "rule"],
+    registry=REGISTRY,
+)
 _ANSWERS = Counter("thinslice_http_answers", "Answers by path and status.", ["path", "status"], registry=REGISTRY)
 
 
 class Second:
     """One second of one tenant."""
 
-    __slots__ = ("accepted", "at", "fallback", "items", "latency", "rejected", "slates")
+    __slots__ = ("accepted", "answered", "at", "fallback", "items", "latency", "rejected", "slates")
 
     def __init__(self, at: int) -> None:
         self.at = at
         self.accepted = self.rejected = self.slates = self.items = self.fallback = 0
         self.latency = [0] * (len(BOUNDS_MS) + 1)
+        self.answered: dict[str, int] = {}
 
 
 class Counters:
@@ -87,6 +97,10 @@ class Counters:
         second.slates += 1
         second.latency[bisect_left(BOUNDS_MS, latency_ms)] += 1
         self._child(_LATENCY, tenant).observe(latency_ms / 1000)
+        sources = list(sources)
+        first = sources[0] if sources else "nothing"
+        second.answered[first] = second.answered.get(first, 0) + 1
+        self._child(_SLATES, tenant, first).inc()
         tally: dict[str, int] = {}
         for source in sources:
             tally[source] = tally.get(source, 0) + 1
@@ -95,6 +109,11 @@ class Counters:
             second.items += count
             second.fallback += count if fallback else 0
             self._child(_SOURCES, tenant, source, "yes" if fallback else "no").inc(count)
+
+    def rules(self, removed: Mapping[tuple[str, str], int]) -> None:
+        """Counts what rules took out: (tenant, rule) → items, since the last time."""
+        for (tenant, rule), count in removed.items():
+            self._child(_RULES, tenant, rule).inc(count)
 
     def answer(self, path: str, status: int) -> None:
         """Counts one HTTP answer of a known path."""
@@ -106,7 +125,16 @@ class Counters:
         rows: dict[str, list[list[Any]]] = {}
         for tenant, seconds in self._minute.items():
             rows[tenant] = [
-                [each.at, each.accepted, each.rejected, each.slates, each.items, each.fallback, each.latency]
+                [
+                    each.at,
+                    each.accepted,
+                    each.rejected,
+                    each.slates,
+                    each.items,
+                    each.fallback,
+                    each.latency,
+                    each.answered,
+                ]
                 for each in seconds
                 if each.at > now - WINDOW_S - 2
             ]
@@ -142,7 +170,8 @@ def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:
 
     Returns:
         `events_per_s` and `slates_per_s` over the last 10 whole seconds, `rejected` and `slates` in the window,
-        `latency_ms` with p50, p90 and p99 (None without slates), `fallback_share` 0..1 or None, `events_by_second`
+        `latency_ms` with p50, p90 and p99 (None without slates), `fallback_share` 0..1 or None, `answered_by` (source →
+        share of the slates whose first item it ranked, the largest first), `events_by_second`
         (the last 60 whole seconds, oldest first), and `workers`.
     """
     last = int(now) - 1
@@ -150,6 +179,7 @@ def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:
     slates_by_second = [0] * WINDOW_S
     rejected = items = fallback = workers = 0
     latency = [0] * (len(BOUNDS_MS) + 1)
+    answered: dict[str, int] = {}
     for path in folder.glob("*.json"):
         try:
             minute = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +188,7 @@ def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:
         if now - minute["at"] > STALE_S:
             continue
         workers += 1
-        for at, accepted, refused, slates, shown, fell, buckets in minute["tenants"].get(tenant, []):
+        for at, accepted, refused, slates, shown, fell, buckets, firsts in minute["tenants"].get(tenant, []):
             place = WINDOW_S - 1 - (last - at)
             if not 0 <= place < WINDOW_S:
                 continue
@@ -167,6 +197,8 @@ def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:
             rejected += refused
             items += shown
             fallback += fell
+            for source, count in firsts.items():
+                answered[source] = answered.get(source, 0) + count
             latency = [have + more for have, more in zip(latency, buckets, strict=True)]
     return {
         "events_per_s": sum(by_second[-10:]) / 10,
@@ -175,6 +207,10 @@ def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:
         "slates": sum(slates_by_second),
         "latency_ms": {name: quantile(latency, share) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))},
         "fallback_share": fallback / items if items else None,
+        "answered_by": {
+            source: count / sum(answered.values())
+            for source, count in sorted(answered.items(), key=lambda pair: (-pair[1], pair[0]))
+        },
         "events_by_second": by_second,
         "workers": workers,
     }

@@ -43,6 +43,8 @@ class Call(NamedTuple):
     query: dict[str, str]
     body: bytes
     now: datetime
+    part: str = ""
+    """What stands in the path where the route's path has a name in braces."""
 
     @property
     def holder(self) -> KeyInfo:
@@ -66,12 +68,13 @@ class JsonRoute(NamedTuple):
 
     Attributes:
         method: GET, POST, PUT or DELETE.
-        path: Without parameters.
+        path: With at most one name in braces, for a part of the path that the handler reads.
         handler: Answers a `Call`.
         kinds: Kinds of keys that open it; empty means that it is open.
         summary: One line for the OpenAPI page.
         body: The type of the body, for the OpenAPI page.
         answer: Status → what the answer holds, for the OpenAPI page.
+        parameters: Name → what it means, of what may stand in the address, for the OpenAPI page.
     """
 
     method: str
@@ -81,6 +84,7 @@ class JsonRoute(NamedTuple):
     summary: str
     body: Any = None
     answer: Mapping[int, str] = {}
+    parameters: Mapping[str, str] = {}
 
 
 KEY_HINT = "Send `Authorization: Bearer KEY`, or ?key=KEY with a publishable key; `thinslice init` makes keys."
@@ -122,7 +126,9 @@ class Door:
                 else:
                     key = self._enter(route, context, headers, query, extra)
                     body = b"" if route.method in ("GET", "HEAD") else await read_body(headers, receive)
-                    answer = await route.handler(Call(context, key, headers, query, body, datetime.now(UTC)))
+                    answer = await route.handler(
+                        Call(context, key, headers, query, body, datetime.now(UTC), scope.get("part", ""))
+                    )
         except BodyTooLong as error:
             unread = True
             answer = error_answer(

@@ -1,5 +1,6 @@
 """The page /openapi.json: every route of the API, described from the types that check its bodies."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,7 @@ def openapi(routes: Iterable[JsonRoute]) -> dict[str, Any]:
     for route in routes:
         operation: dict[str, Any] = {
             "summary": route.summary,
-            "operationId": f"{route.method.lower()}_{route.path.strip('/').replace('/', '_').replace('.', '_')}",
+            "operationId": "_".join([route.method.lower(), *re.findall(r"\w+", route.path)]),
             "responses": {
                 **{str(status): {"description": text} for status, text in route.answer.items()},
                 "default": refusal,
@@ -47,6 +48,14 @@ def openapi(routes: Iterable[JsonRoute]) -> dict[str, Any]:
                 schemes.append({"publishable": []})
             operation["security"] = schemes
             operation["description"] = f"Needs a {' or '.join(sorted(route.kinds))} key."
+        named = [(name, "path") for name in re.findall(r"{(\w+)}", route.path)]
+        named += [(name, "query") for name in route.parameters if (name, "path") not in named]
+        if named:
+            operation["parameters"] = [
+                {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"},
+                 "description": route.parameters.get(name, "")}
+                for name, place in named
+            ]  # fmt: skip
         if route.body is not None:
             operation["requestBody"] = {
                 "required": True, "content": {"application/json": {"schema": next(bodies)}},
