@@ -308,3 +308,32 @@ def test_segments_are_reported_apart_and_corrected_together():
     assert {(row["segment"], row["value"]) for row in got.segments} == {("device", "phone"), ("device", "desk")}
     assert sum(row["n_control"] for row in got.segments if row["name"] == "revenue") == 1_000
     assert all(row["pvalue_adjusted"] >= row["pvalue"] for row in got.segments)
+
+
+def test_a_ratio_without_any_denominator_cannot_say_and_says_why():
+    drawn = units(np.random.default_rng(0), n=400)
+    nothing = np.where(drawn.variant == "new", 0, drawn.columns["slates"])
+    columns = {**drawn.columns, "slates": nothing, "clicks": np.minimum(nothing, drawn.columns["clicks"])}
+    goal = Metric(name="click_through", numerator="clicks", denominator="slates", role="goal")
+    got = analyze(Units(drawn.variant, columns), experiment(metrics=[goal]), NOW)
+    (row,) = got.metrics
+    assert (row.reading, row.effect_size, row.pvalue) == ("cannot_say", None, None)
+    assert row.why == "new: 'slates' sums to zero over 200 units: the ratio does not exist"
+    assert row.why in got.decision.sentence
+    assert row.why in got.decision.reasons[0]
+    assert got.decision.action == "extend"
+    json.loads(report_json(got))
+
+
+@pytest.mark.parametrize(
+    ("variant", "values", "why"),
+    [
+        (["old"] * 4, [1, 2, 3, 4], "new has no unit yet"),
+        (["old", "old", "new"], [1, 2, 3], "new: needs at least 2 units, got 1"),
+        (["old", "old", "new", "new"], [0, 0, 0, 0], "all units have the same revenue within their variant"),
+    ],
+)
+def test_what_cannot_be_computed_says_why(variant, values, why):
+    plan = experiment(metrics=[Metric(name="revenue", numerator="revenue", role="goal")])
+    (row,) = analyze(Units(np.array(variant), {"revenue": np.array(values)}), plan, NOW).metrics
+    assert (row.reading, row.why, row.pvalue) == ("cannot_say", why, None)

@@ -93,7 +93,8 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
     sizes = f"{report.control} {rows[0].n_control:,} units, {variant} {rows[0].n_treatment:,} units"
     guarded = [f"{row.name.replace('_', ' ')} {100 * row.margin:g} %" for row in rows if row.margin is not None]
     margins = f"; accepted margin: {', '.join(guarded)}" if guarded else ""
-    return Group(table, Text(sizes + margins, style="bright_black"))
+    why = [f"{row.name.replace('_', ' ')} cannot be read: {row.why}." for row in rows if row.why]
+    return Group(table, *(Text(line, style="bright_black") for line in (*why, sizes + margins)))
 
 
 def _reach(rows: list[MetricResult]) -> float:

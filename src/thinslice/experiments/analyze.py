@@ -75,17 +75,20 @@ def _result(
         mean_control=None, mean_treatment=None, effect_size=None, effect_size_ci=None, rel_effect_size=None,
         rel_effect_size_ci=None, pvalue=None, margin=metric.margin, direction=metric.direction,
     )  # fmt: skip
-    if control is None or treatment is None:
-        return empty
+    if control is None or treatment is None or not (n_control and n_treatment):
+        missing = variant if n_control else experiment.control_name
+        return msgspec.structs.replace(empty, why=f"{missing} has no unit yet")
     unit = WEIGHT if evidence.weighted or evidence.clusters else None
     quotient = Quotient(metric.numerator, metric.denominator or unit)
     covariate = Quotient(evidence.covariate, unit) if evidence.covariate else None
     pooled = merge([of for of in variants.values() if of.n]) if covariate else None
     df = float(control.n + treatment.n - 2) if evidence.clusters else None
-    try:
-        arms = [sample(of, quotient, covariate=covariate, pooled=pooled) for of in (control, treatment)]
-    except StatisticsError:
-        return empty
+    arms = []
+    for name, of in ((experiment.control_name, control), (variant, treatment)):
+        try:
+            arms.append(sample(of, quotient, covariate=covariate, pooled=pooled))
+        except StatisticsError as error:
+            return msgspec.structs.replace(empty, why=f"{name}: {error}".removesuffix("."))
     got = effect(arms[0], arms[1], alpha=experiment.alpha, df=df)
     always = None
     if got.effect_size_ci is not None:
@@ -97,6 +100,7 @@ def _result(
         effect_size_ci=got.effect_size_ci, rel_effect_size=got.rel_effect_size,
         rel_effect_size_ci=got.rel_effect_size_ci, pvalue=got.pvalue, always_valid_ci=always,
         reading=_reading(got.effect_size_ci, got.rel_effect_size_ci, metric),
+        why="" if got.effect_size_ci is not None else f"all units have the same {metric.name} within their variant",
     )  # fmt: skip
 
 

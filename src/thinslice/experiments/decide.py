@@ -67,7 +67,8 @@ def _judge(variant: str, experiment: Experiment, results: Sequence[MetricResult]
     reasons = [f"{variant}: {change_in_words(row)}, {_reading(row)}" for row in rows]
     control = experiment.control_name
     if goal is None or goal.effect_size is None:
-        return _Verdict("extend", variant, f"Extend: too few units to compare {variant} with {control}.", reasons)
+        why = f"{goal.name} cannot be compared: {goal.why}" if goal and goal.why else f"too few units in {variant}"
+        return _Verdict("extend", variant, f"Extend, nothing to tell {variant} from {control} by: {why}.", reasons)
     what = change_in_words(goal)
     if goal.reading == "worse":
         return _Verdict("stop", variant, f"Stop {variant} and keep {control}: {what}.", reasons)

@@ -20,7 +20,7 @@ def change_in_words(row: MetricResult) -> str:
     """One metric's change with its interval, as part of a sentence."""
     name = row.name
     if row.effect_size is None:
-        return f"{name} cannot be compared"
+        return f"{name} cannot be compared" + (f" ({row.why})" if row.why else "")
     if row.rel_effect_size is None or row.rel_effect_size_ci is None:
         if row.effect_size_ci is None:
             return f"{name} does not vary"

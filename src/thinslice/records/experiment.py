@@ -71,7 +71,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of one treatment against control; an interval bound is None where it is unbounded.
 
-    `pvalue_adjusted` is Holm's over the treatments that share this control; `reading` does not use it.
+    `pvalue_adjusted` is Holm's over the treatments that share this control; `reading` does not use it. `why` says in
+    words why there is no effect, where there is none.
     """
 
     name: str
@@ -91,6 +92,7 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     reading: str = "cannot_say"
     direction: str = "up"
     pvalue_adjusted: float | None = None
+    why: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
