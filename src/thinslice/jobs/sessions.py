@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from thinslice.records import SESSION_GAP_S, Session
 from thinslice.sessions import assigned_at_start, sessionize
 from thinslice.sessions.live import is_bot_rate, made_id
-from thinslice.store.lake import Lake, files_sql
+from thinslice.store.lake import Lake
+from thinslice.store.views import files_sql
 
 CHUNK = 500_000
 """Events that are looked at in one go, about; bounds the memory."""

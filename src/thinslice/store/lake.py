@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 from deltalake import write_deltalake as write_delta
-from numpy.typing import NDArray
 
 from thinslice.errors import BadInput, UnknownName
 from thinslice.settings import NAME_PATTERN
+from thinslice.store.fingerprints import Fingerprints
 from thinslice.store.log import sync_directory
 from thinslice.store.schemas import (
     PARTITION,
@@ -33,6 +32,7 @@ from thinslice.store.schemas import (
     to_table,
     with_partition,
 )
+from thinslice.store.views import ASSIGNMENTS, EXPOSURE_VARIANTS, files_sql, open_duckdb
 
 RETENTION_HOURS = 24
 """Files that no newer version needs stay this long, for readers that still look at an older one."""
@@ -87,7 +87,7 @@ class Lake:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._open: dict[str, DeltaTable] = {}
-        self._fingerprints: dict[str, dict[str, NDArray[np.uint64]]] = {}
+        self._fingerprints = Fingerprints(self.root)
 
     # Writing
 
@@ -292,13 +292,13 @@ class Lake:
         """
         if tenant is not None and not re.fullmatch(NAME_PATTERN, tenant):
             raise BadInput(f"{tenant!r} cannot name a tenant.")
-        connection = _duckdb(self.root, threads=threads, memory_mb=memory_mb)
+        connection = open_duckdb(self.root, threads=threads, memory_mb=memory_mb)
         for table, spec in TABLES.items():
             pinned = (versions or {}).get(table)
             connection.execute(f"CREATE VIEW {table} AS {self._view(table, spec, tenant, pinned)}")
-        connection.execute(_EXPOSURE_VARIANTS)
+        connection.execute(EXPOSURE_VARIANTS)
         if self._table("assignments") is None:
-            connection.execute(_ASSIGNMENTS)
+            connection.execute(ASSIGNMENTS)
         return connection
 
     # Housekeeping
@@ -335,7 +335,7 @@ class Lake:
             delta.update_incremental()
             delta.create_checkpoint()
             current = {f"{Path(name).name}.npy" for name in delta.file_uris()}
-            for path in self._fingerprint_folder(table).glob("*"):
+            for path in self._fingerprints.folder(table).glob("*"):
                 if path.name not in current:
                     path.unlink(missing_ok=True)
             if not any(self._born(table, version) < now - timedelta(days=LOG_RETENTION_DAYS) for version in kept):
@@ -469,7 +469,7 @@ class Lake:
         schema = arrow_schema(spec.record)
         delta = self._table(table)
         files = self._files(table, delta) if delta is not None and keys else []
-        connection = _duckdb(self.root, threads=1, memory_mb=512)
+        connection = open_duckdb(self.root, threads=1, memory_mb=512)
         try:
             if not files:
                 nothing = ", ".join(f'NULL::{sql_type(field.type)} AS "{field.name}"' for field in schema)
@@ -481,7 +481,7 @@ class Lake:
                 [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], names=list(spec.key)
             )
             connection.register("wanted", wanted)
-            files = self._candidates(connection, table, spec, files)
+            files = self._fingerprints.candidates(connection, table, spec.key, files)
             if not files:
                 return self._matching(table, spec, [], query)
             there = {field.name for field in delta.schema().fields} if delta is not None else set()
@@ -495,89 +495,11 @@ class Lake:
         finally:
             connection.close()
 
-    def _candidates(
-        self, connection: duckdb.DuckDBPyConnection, table: str, spec: Table, files: Sequence[str]
-    ) -> list[str]:
-        """The files that may hold a key of the view `wanted`: told by the sorted hashes of each file's keys.
-
-        Hashes are kept beside the tables, 8 bytes a row, so that looking for 50,000 keys among millions reads no
-        Parquet; what they say is looked up exactly afterwards.
-        """
-        digest = f"hash({', '.join(spec.key)})"
-        needles = np.unique(connection.sql(f"SELECT {digest} AS h FROM wanted").fetchnumpy()["h"])
-        cached = self._fingerprints.setdefault(table, {})
-        for name in set(cached).difference(files):
-            del cached[name]
-        found = []
-        for name in files:
-            if name not in cached:
-                cached[name] = self._fingerprint(connection, table, digest, name)
-            hashes = cached[name]
-            if hashes.size:
-                at = np.minimum(np.searchsorted(hashes, needles), hashes.size - 1)
-                if np.any(hashes[at] == needles):
-                    found.append(name)
-        return found
-
-    def _fingerprint(
-        self, connection: duckdb.DuckDBPyConnection, table: str, digest: str, name: str
-    ) -> NDArray[np.uint64]:
-        """The sorted hashes of one file's keys, from the disk or made now."""
-        folder = self._fingerprint_folder(table)
-        path = folder / f"{Path(name).name}.npy"
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            hashes = np.sort(connection.sql(f"SELECT {digest} AS h FROM {files_sql([name])}").fetchnumpy()["h"])
-            draft = path.with_suffix(f".draft-{os.getpid()}")
-            with draft.open("wb") as file:
-                np.save(file, hashes.astype(np.uint64), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        made: NDArray[np.uint64] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return made
-
-    def _fingerprint_folder(self, table: str) -> Path:
-        # Another version of DuckDB may hash in another way.
-        return self.root / ".fingerprints" / f"duckdb-{duckdb.__version__}" / table
-
-
-_EXPOSURE_VARIANTS = """
-CREATE VIEW exposure_variants AS
-SELECT recommendation_id, tenant, occurred_at, visitor_id, session_id, user_id, placement, policy, model_version,
-       e.experiment AS experiment, e.variant AS variant, e.unit AS unit, e.unit_id AS unit_id,
-       e.allocation_version AS allocation_version, e.propensities AS propensities, e.context_leaf AS context_leaf,
-       is_bot, shadow, consent, segments
-FROM (SELECT *, unnest(experiments) AS e FROM exposures)
-"""
-
-_ASSIGNMENTS = """
-CREATE OR REPLACE VIEW assignments AS
-SELECT tenant, experiment, unit, unit_id, arg_min(variant, occurred_at) AS variant, allocation_version,
-       min(occurred_at) AS first_exposure_at
-FROM exposure_variants WHERE unit_id IS NOT NULL
-GROUP BY tenant, experiment, unit, unit_id, allocation_version
-"""
-
 
 def _spec(table: str) -> Table:
     if table not in TABLES:
         raise UnknownName(f"the lake has no table {table!r} (there is: {', '.join(TABLES)}).")
     return TABLES[table]
-
-
-def _duckdb(root: Path, *, threads: int, memory_mb: int) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"threads": threads, "memory_limit": f"{memory_mb}MiB"})
-    scratch = str(root / ".scratch").replace("'", "''")
-    connection.execute(f"SET TimeZone = 'UTC'; SET temp_directory = '{scratch}'")
-    return connection
-
-
-def files_sql(files: Sequence[str]) -> str:
-    """Some files of a table as DuckDB reads them, whatever signs their names hold."""
-    plain = (re.sub(r"([*?\[])", r"[\1]", name).replace("'", "''") for name in files)
-    names = ", ".join(f"'{name}'" for name in plain)
-    return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
 
 
 def _shaped(data: pa.Table, spec: Table, wanted: Sequence[str] | None = None) -> pa.Table:
