@@ -113,9 +113,9 @@ class Ranked:
 def slate_of(policy, seed, *, available=None, **given):
     made = arranger(policy, explorer=given.get("explorer"), rates=given.get("rates"),
                     likeness=lambda ids: np.eye(len(ids)), seed=seed)  # fmt: skip
-    new = fresh(given.get("explorer"), 1, seed)
+    new = fresh(given.get("explorer"), seed)
     rung = Rung(Ranked(), Availability(IDS, available or {}))
-    return climb([], 5, rungs=[rung], depth=30, arrange=made, fresh=new, without={"i01"})
+    return climb([], 5, rungs=[rung], depth=30, arrange=made, fresh=new, most_fresh=1, without={"i01"})
 
 
 @pytest.mark.parametrize("explore", ["epsilon-slot", "position-thompson"])

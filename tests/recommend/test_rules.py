@@ -2,7 +2,9 @@
 
 import math
 from datetime import UTC, datetime
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -218,6 +220,16 @@ def test_a_rule_that_makes_no_sense_is_refused_with_its_place(rule, says):
     with pytest.raises(BadSettings, match=r"rules\[0\]") as refused:
         parse_settings(f"[[tenants.shop.rules]]\n{rule}")
     assert says in str(refused.value)
+
+
+def test_every_field_of_every_rule_and_every_kind_stands_on_the_page_of_settings():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    section = page.split("## Rules")[1]
+    for kind in (
+        IncludeRule, ExcludeRule, PriceRule, DistanceRule, AgeRule, SeenRule, BoostRule, PinRule, QuotaRule,
+    ):  # fmt: skip
+        names = [kind.__struct_config__.tag, *(field.name for field in msgspec.structs.fields(kind))]
+        assert [name for name in names if f"`{name}`" not in section] == []
 
 
 def test_more_rules_than_bits_are_refused_with_both_numbers():

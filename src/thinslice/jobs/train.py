@@ -17,6 +17,7 @@ import numpy as np
 from thinslice.errors import BadInput, NotReady, UnknownName
 from thinslice.experiments import is_running, parse_experiment
 from thinslice.experiments.isolation import training_filter
+from thinslice.jobs.bandits import Extras, content_of, learn_extras, variant_of
 from thinslice.jobs.lesson import Lesson, Stored, stored
 from thinslice.jobs.offline import changes_of
 from thinslice.jobs.recipes import FEED, code_version, named_policies, needed_policies, wheels
@@ -178,7 +179,15 @@ def train(
             "clicks": len(interactions.item),
             "until": float(interactions.time.max()) if len(interactions.time) else 0.0,
         }
-        version = artifacts.put(tenant, slot, {name: arrays for name, (arrays, _) in bundle.items()}, manifest)
+        models = {name: arrays for name, (arrays, _) in bundle.items()}
+        asked = shop.policies if slot == LIVE_SLOT else {n: each for n, each in shop.policies.items() if n in wanted}
+        extras = learn_extras(
+            lake, tenant, asked, interactions, items, now=now, rng=rng, variant=variant_of(extra),
+            before=Extras(old.arrays, old.manifest.get("extras", {})), content=content_of(models, manifest),
+        )  # fmt: skip
+        if extras.arrays:
+            manifest["extras"] = extras.kinds
+        version = artifacts.put(tenant, slot, {**models, **extras.arrays}, manifest)
         artifacts.promote(tenant, slot, version)
         sha256 = next(row["sha256"] for row in artifacts.versions(tenant) if row["version"] == version)
         rows.append(

@@ -79,11 +79,7 @@ def relevance_with_newcomers(found: Candidates) -> NDArray[np.float64]:
     return relevance
 
 
-def fresh(explorer: Explorer | None, count: int, seed: int) -> list[str]:
-    """`count` of the explorer's newcomers, others for each slate, so that all have their turn."""
+def fresh(explorer: Explorer | None, seed: int) -> list[str]:
+    """The explorer's newcomers in an order of this slate's own, so that all have their turn."""
     there = [] if explorer is None else list(explorer.newcomers)
-    count = min(count, len(there))
-    if count <= 0:
-        return []
-    random = np.random.Generator(np.random.SFC64(seed))
-    return [there[at] for at in random.choice(len(there), count, replace=False).tolist()]
+    return [there[at] for at in np.random.Generator(np.random.SFC64(seed)).permutation(len(there)).tolist()]

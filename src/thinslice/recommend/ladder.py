@@ -121,6 +121,7 @@ def climb(
     boost: Callable[[str], float] | None = None,
     user_id: str | None = None,
     fresh: Iterable[str] = (),
+    most_fresh: int = 0,
 ) -> Slate:
     """Fills `k` places from the first rung that has something, then from the next ones.
 
@@ -140,6 +141,7 @@ def climb(
         boost: Item → factor of its score.
         user_id: For models that know users.
         fresh: Candidates beside those of the models, of which hardly anything is known; `arrange` decides on them.
+        most_fresh: How many of them join those of the models.
 
     Returns:
         The slate; it is shorter than `k` only when all sources together have fewer items.
@@ -154,6 +156,7 @@ def climb(
     found = gather(
         session, places, rungs=rungs, catalog=catalog, last_good=last_good if not pinned else (), taken=taken,
         failed=failed, depth=depth, admit=admit, boost=boost, user_id=user_id, fresh=fresh,
+        most_fresh=most_fresh,
     )  # fmt: skip
     arrangement = arrange(found, places) if arrange is not None and found.item_ids else Arrangement(range(places))
     order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
@@ -182,6 +185,7 @@ def gather(
     boost: Callable[[str], float] | None = None,
     user_id: str | None = None,
     fresh: Iterable[str] = (),
+    most_fresh: int = 0,
 ) -> Candidates:
     """Candidates for so many places: the arguments of `climb`; further rungs are asked only while places are left."""
     pool = _Pool(set(taken), admit)
@@ -213,7 +217,10 @@ def gather(
             pool.add(item_id, 0.0, "catalog", len(rungs))
             if len(pool.item_ids) >= places:
                 break
+    full = len(pool.item_ids) + most_fresh
     for item_id in fresh:
+        if len(pool.item_ids) >= full:
+            break
         pool.add(item_id, 0.0, "newcomer", len(rungs))
     if not pool.item_ids:
         for item in last_good:

@@ -29,20 +29,31 @@ PSEUDO_COUNT = 50.0
 
 
 class ActionRates:
-    """How often a session with an item goes on to each action with it. Arrays: vocabulary, `rate`, `mean`, `looks`."""
+    """How often a session with an item goes on to each action with it.
+
+    Its arrays: the vocabulary, `rate` (items, actions), `mean` (actions,), `looks` (items,) and `pseudo_count`.
+    """
 
     def __init__(self, arrays: Arrays) -> None:
         self._vocabulary = Vocabulary.from_arrays(arrays)
         self._rate = np.asarray(arrays["rate"])
         self._looks = np.asarray(arrays["looks"])
         self.mean = np.asarray(arrays["mean"])
+        self.pseudo_count = float(arrays["pseudo_count"][0])
 
     @classmethod
-    def fit(cls, interactions: Interactions, *, pseudo_count: float = PSEUDO_COUNT) -> Self:
+    def fit(
+        cls,
+        interactions: Interactions,
+        *,
+        refusals: Mapping[str, Mapping[str, int]] | None = None,
+        pseudo_count: float = PSEUDO_COUNT,
+    ) -> Self:
         """Counts sessions: those that looked at an item, and those that did each action with it.
 
         Args:
             interactions: The clicks with their actions; without actions every chance is 0.
+            refusals: Action → item → sessions that did it, for actions that are no part of the clicks.
             pseudo_count: How many sessions the mean of the shop weighs.
 
         Raises:
@@ -59,6 +70,9 @@ class ActionRates:
             return np.bincount(np.unique(pair[rows]) % max(items, 1), minlength=items)
 
         did = np.stack([sessions(action == code) for code in range(len(ACTIONS))], axis=1)
+        for name, counts in (refusals or {}).items():
+            told = [counts.get(item_id, 0) for item_id in interactions.item_ids]
+            did[:, ACTIONS.index(name)] += np.array(told, dtype=np.int64)
         return cls.from_counts(interactions.item_ids, sessions(~refusal[action]), did, pseudo_count=pseudo_count)
 
     @classmethod
@@ -77,8 +91,15 @@ class ActionRates:
             raise BadInput(f"pseudo_count must be positive, got {pseudo_count}.")
         mean = np.minimum(1.0, did.sum(axis=0) / max(float(looks.sum()), 1.0))
         rate = np.minimum(1.0, (did + pseudo_count * mean) / (looks + pseudo_count)[:, None])
-        return cls({**Vocabulary(item_ids).arrays(), "rate": rate.astype(np.float32), "mean": mean,
-                    "looks": np.asarray(looks, dtype=np.float32)})  # fmt: skip
+        return cls(
+            {
+                **Vocabulary(item_ids).arrays(),
+                "rate": rate.astype(np.float32),
+                "mean": mean,
+                "looks": np.asarray(looks, dtype=np.float32),
+                "pseudo_count": np.array([pseudo_count]),
+            }
+        )
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
@@ -87,7 +108,8 @@ class ActionRates:
 
     def arrays(self) -> Arrays:
         """Everything that they are."""
-        return {**self._vocabulary.arrays(), "rate": self._rate, "mean": self.mean, "looks": self._looks}
+        return {**self._vocabulary.arrays(), "rate": self._rate, "mean": self.mean, "looks": self._looks,
+                "pseudo_count": np.array([self.pseudo_count])}  # fmt: skip
 
     @property
     def item_ids(self) -> Sequence[str]:

@@ -136,6 +136,7 @@ class Slates:
             boost=catalog.booster(book) if book.boosts else None,
             user_id=question.user_id,
             fresh=_fresh(question, hard_only) if arrange is not None else (),
+            most_fresh=question.policy.chance.newcomers if question.policy.explore.endswith("-thompson") else 0,
         )
         return slate._replace(removed=_removed(question, rungs, quotas)) if book.here else slate
 
@@ -213,12 +214,11 @@ def _depth(question: Question) -> int:
 
 
 def _fresh(question: Question, hard_only: bool) -> Iterable[str]:
-    """Some items of which hardly anything is known, others for each slate, of those that may be shown."""
+    """Items of which hardly anything is known, in another order for each slate, of those that may be shown."""
     if not question.policy.explore.endswith("-thompson"):
         return ()
-    count = question.policy.chance.newcomers
-    some = fresh(_explorer(question), count, seed_of(question.recommendation_id))
-    return (item_id for item_id in some if _may(question, item_id, hard_only))
+    found = fresh(_explorer(question), seed_of(question.recommendation_id))
+    return (item_id for item_id in found if _may(question, item_id, hard_only))
 
 
 def _place(question: Question) -> tuple[str, str, str]:
