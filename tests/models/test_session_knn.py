@@ -103,6 +103,30 @@ def test_the_cause_of_an_item_is_the_strongest_term_of_its_explanation(world, qu
     assert model.causes(asked, asked_about) == [max(each, key=each.get) if each else None for each in terms]
 
 
+@settings(max_examples=50, deadline=None)
+@given(worlds, st.lists(st.lists(st.integers(-1, 7), max_size=14), max_size=5), st.integers(0, 9))
+def test_a_batch_gives_what_its_sessions_give_alone(world, questions, k):
+    clicks = [(f"s{session:02d}", f"i{item}", float(time)) for time, (session, item) in enumerate(world)]
+    model = SessionKNN.fit(from_columns(*zip(*clicks, strict=True)))
+    ends = np.cumsum([len(question) for question in questions], dtype=np.int64)
+    flat = np.array([code for question in questions for code in question], dtype=np.int32)
+    begin = np.concatenate([np.zeros(1, dtype=np.int64), ends])[:-1] if questions else ends
+    codes, scores = model.recommend_batch(flat, begin, ends, k)
+    for row, question in enumerate(questions):
+        alone, score = model.recommend_codes(np.array(question, dtype=np.int32), k)
+        assert codes[row].tolist() == alone.tolist() + [-1] * (codes.shape[1] - len(alone))
+        assert scores[row, : len(alone)].tolist() == score.tolist()
+    allowed = np.zeros(len(model.item_ids), dtype=np.bool_)
+    assert (model.recommend_batch(flat, begin, ends, k, allowed=allowed)[0] == -1).all()
+
+
+@pytest.mark.parametrize(("begin", "end"), [([-1], [1]), ([0], [3]), ([2], [1]), ([0, 1], [1])])
+def test_a_batch_whose_sessions_lie_outside_its_clicks_is_refused(begin, end):
+    model = SessionKNN.fit(small_world())
+    with pytest.raises(BadInput, match=r"must lie within the 2 clicks|must be equally long"):
+        model.recommend_batch(np.zeros(2, dtype=np.int32), np.array(begin), np.array(end), 5)
+
+
 def test_a_neighbor_worked_out_by_hand():
     clicks = [("s1", "a", 1.0), ("s1", "b", 2.0), ("s2", "c", 3.0)]
     model = SessionKNN.fit(from_columns(*zip(*clicks, strict=True)), age=0, rare=0, after=2.0)

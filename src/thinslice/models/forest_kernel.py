@@ -6,6 +6,8 @@ left is the leaf where the row ends. No branch depends on a single row, so the c
 vector instructions. A node that sends all rows the same way is done with one instruction.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit
@@ -16,9 +18,8 @@ ZERO = np.float32(1e-35)
 """Values this close to 0, and NaN, are 0, as in LightGBM."""
 
 
-@intrinsic
-def first_bit(context, bits):  # type: ignore[no-untyped-def] # noqa: ARG001
-    """Number of zero bits below the lowest set bit; an instruction of the processor. At least one bit must be set."""
+def _first_bit(context, bits):  # type: ignore[no-untyped-def] # noqa: ARG001
+    """An instruction of the processor instead of a loop."""
 
     def generate(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
         kind = arguments[0].type
@@ -28,6 +29,10 @@ def first_bit(context, bits):  # type: ignore[no-untyped-def] # noqa: ARG001
         return builder.call(count, [arguments[0], ir.Constant(ir.IntType(1), 1)])
 
     return bits(bits), generate
+
+
+first_bit: Any = intrinsic(_first_bit)
+"""In compiled code: number of zero bits below the lowest set bit; at least one bit must be set."""
 
 
 @njit(nogil=True, cache=True)
@@ -86,7 +91,7 @@ def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: igno
                         for r in range(BLOCK):
                             alive[r] &= kept if column[j, r] > cut else every
             for r in range(BLOCK):
-                leaf[r] = first_bit(alive[r] & common)  # type: ignore[call-arg] # the context is numba's
+                leaf[r] = first_bit(alive[r] & common)
             for r in range(BLOCK):
                 total[r] += leaf_value[tree, leaf[r]]
         for r in range(size):

@@ -152,16 +152,53 @@ class SessionKNN:
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first."""
+        found: tuple[NDArray[np.int32], NDArray[np.float32]] = _kernel().rank(
+            _readable(session, np.int32), *self._asked(k, allowed)
+        )
+        return found
+
+    def recommend_batch(
+        self,
+        clicks: NDArray[np.int32],
+        begin: NDArray[np.int64],
+        end: NDArray[np.int64],
+        k: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """`recommend_codes` for many sessions in one call, which saves what a call costs.
+
+        Args:
+            clicks: Item codes of all sessions, oldest first; negative ones are passed over.
+            begin: Shape (sessions,): where each session begins in `clicks`.
+            end: Shape (sessions,): one beyond the newest click of each.
+            k: Length of the lists.
+            allowed: Mask over `item_ids`, shape (items,); None allows all.
+
+        Returns:
+            Codes, shape (sessions, k), -1 where a list is shorter; scores beside them, 0 there.
+
+        Raises:
+            BadInput: A session does not lie within `clicks`, or `allowed` has another length than the catalog.
+        """
+        starts, stops = _readable(begin, np.int64), _readable(end, np.int64)
+        if starts.shape != stops.shape or starts.ndim != 1:
+            raise BadInput(f"begin and end must be equally long, got {starts.shape} and {stops.shape}.")
+        if len(starts) and (starts.min() < 0 or stops.max() > len(clicks) or (starts > stops).any()):
+            raise BadInput(f"each session must lie within the {len(clicks)} clicks.")
+        found: tuple[NDArray[np.int32], NDArray[np.float32]] = _kernel().rank_batch(
+            _readable(clicks, np.int32), starts, stops, *self._asked(k, allowed)
+        )
+        return found
+
+    def _asked(self, k: int, allowed: NDArray[np.bool_] | None) -> tuple[Any, ...]:
+        """What the kernel needs beside sessions."""
         room, touched = self._room()
         if allowed is not None and len(allowed) != len(self._vocabulary):
             raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {len(allowed)}.")
         mask_of_items = ALL_ALLOWED if allowed is None else _readable(allowed, np.bool_)
         wanted = max(0, min(k, len(self._vocabulary)))
-        found: tuple[NDArray[np.int32], NDArray[np.float32]] = _kernel().rank(
-            _readable(session, np.int32), *self._index, self._sample, self._neighbors, *room, wanted,
-            mask_of_items, touched,
-        )  # fmt: skip
-        return found
+        return (*self._index, self._sample, self._neighbors, *room, mask_of_items, touched, wanted)
 
     def explain(self, session: Sequence[str], item_id: str) -> Reason:
         """Which session items gave how much of the score of one item."""
@@ -250,7 +287,7 @@ class SessionKNN:
                 *(np.empty(self._sample, kind) for kind in (np.int32, np.int32, np.int32, np.float32)),
                 np.zeros(items, np.float32),
             )  # fmt: skip
-            room = (shared, np.empty(items, np.int32))
+            room = (shared, np.empty(items + 1, np.int32))
             self._scratch.room = room
         return room
 
