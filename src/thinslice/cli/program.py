@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "serve": ("thinslice.cli.serve", "Run the service: web workers and jobs."),
     "recommend": ("thinslice.cli.recommend", "One slate for a session, in the terminal."),
+    "rules": ("thinslice.cli.rules", "What a shop forbids, prefers and pins; what each rule takes out of a slate."),
     "experiment": ("thinslice.cli.experiment", "Start, stop, report and list experiments; analyze a file."),
     "quarantine": ("thinslice.cli.quarantine", "What was refused and why; replay it."),
     "doctor": ("thinslice.cli.doctor", "Why it is empty, slow, stale or stuck, and what to do."),

@@ -1,5 +1,6 @@
 """`thinslice recommend`: one slate for a session, straight from the workspace, without a running service."""
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from thinslice.errors import BadInput
 from thinslice.settings import Workspace, read_settings
 
 if TYPE_CHECKING:
-    from thinslice.records import Recommendation, RecommendationRequest
-    from thinslice.serving import ModelHost
+    from thinslice.records import RecommendationRequest
+    from thinslice.serving.question import Look
 
 MAX_K = 500
 
@@ -23,9 +24,12 @@ MAX_K = 500
 @click.option("--session", "session", default="", metavar="ITEM,ITEM", help="The session's items, oldest first.")
 @click.option("--item", "item_id", help="The item of the page.")
 @click.option("--visitor", "visitor_id", help="A visitor: their live session counts when no --session is given.")
+@click.option("--user", "user_id", help="A known user: what they did before counts too, where the model knows users.")
 @click.option("--placement", default="default", show_default=True, help="Where the slate would stand.")
+@click.option("--policy", help="A policy by name, instead of the placement's.")
+@click.option("--context", default="", metavar="JSON", help='What rules may ask: {"age": 17, "latitude": 52.5, …}.')
 @click.option("-k", "k", type=click.IntRange(1, MAX_K), default=20, show_default=True, help="How many items.")
-@click.option("--explain", is_flag=True, help="Which session items gave how much of each score.")
+@click.option("--explain", is_flag=True, help="What made each score, and what each rule took out.")
 @json_option
 def command(
     workspace: Workspace,
@@ -33,7 +37,10 @@ def command(
     session: str,
     item_id: str | None,
     visitor_id: str | None,
+    user_id: str | None,
     placement: str,
+    policy: str | None,
+    context: str,
     k: int,
     explain: bool,
     as_json: bool,
@@ -41,23 +48,58 @@ def command(
     """One slate for a session, as the service would answer it. Nothing is logged, so no experiment counts it."""
     from thinslice.records import RecommendationRequest
 
+    request = RecommendationRequest(
+        placement=placement, k=k, visitor_id=visitor_id, user_id=user_id, item_id=item_id, policy=policy,
+        items=items_of(session), context=context_of(context), consent="personalization",
+    )  # fmt: skip
+    found = look(workspace, tenant, request)
+    if as_json:
+        value = msgspec.to_builtins(found.answer)
+        if explain:
+            value["explain"] = [
+                {"item_id": item.item_id, "terms": dict(terms), "boosts": dict(boosts)}
+                for item, terms, boosts in zip(found.answer.items, found.terms, found.boosts, strict=True)
+            ]
+            value["removed"] = dict(found.removed)
+        print_json(value)
+        return
+    _print(found, explain=explain)
+
+
+def items_of(session: str) -> list[str] | None:
+    """The items of `--session`; None when it is not given.
+
+    Raises:
+        BadInput: It is given and names no item.
+    """
     items = [each.strip() for each in session.split(",") if each.strip()]
     if session and not items:
         raise BadInput(f"--session {session!r} names no item.", hint="Write --session ITEM,ITEM, the oldest first.")
-    request = RecommendationRequest(
-        placement=placement, k=k, visitor_id=visitor_id, item_id=item_id, items=items or None, consent="personalization"
-    )
-    answer, terms = slate(workspace, tenant, request, explain=explain)
-    if as_json:
-        print_json(msgspec.to_builtins(answer) | ({"explain": terms} if explain else {}))
-        return
-    _print(answer, terms)
+    return items or None
 
 
-def slate(
-    workspace: Workspace, tenant: str, request: "RecommendationRequest", *, explain: bool = False
-) -> "tuple[Recommendation, list[dict[str, Any]]]":
-    """The service's answer to a request, and with `explain` the terms of each item's score.
+def context_of(text: str) -> dict[str, Any]:
+    """What `--context` says.
+
+    Raises:
+        BadInput: It is no JSON object, or `age`, `latitude` or `longitude` is no number.
+    """
+    from thinslice.recommend.rules import number
+
+    try:
+        context = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise BadInput(f"--context is no JSON: {error}.", hint="Write --context '{\"age\": 17}'.") from None
+    if not isinstance(context, dict):
+        raise BadInput(f"--context must be an object, it is {text[:60]}.", hint="Write --context '{\"age\": 17}'.")
+    for name in ("age", "latitude", "longitude"):
+        if context.get(name) is not None and number(context[name]) is None:
+            raise BadInput(f"--context: {name} must be a number, it is {json.dumps(context[name])}.")
+    return context
+
+
+def look(workspace: Workspace, tenant: str, request: "RecommendationRequest") -> "Look":
+    """The service's answer to a request with its making laid open; nothing is logged.
 
     Raises:
         UnknownName: There is no such tenant.
@@ -69,7 +111,6 @@ def slate(
 
     settings = read_settings(workspace)
     settings.tenant(tenant)
-    now = datetime.now(UTC)
     live = LiveDB(workspace.live, settings.live.map_mb)
     try:
         if not live.item_changes(tenant, 0)[1] and (workspace.lake / "items").is_dir():
@@ -81,29 +122,15 @@ def slate(
         models.refresh(0.0)
         ids = RecommendationIds(read_secret(workspace.root / SECRET_FILE))
         recommender = Recommender(settings, live, models, ExperimentFiles(workspace.experiments), ids, None)
-        answer = recommender.recommend(tenant, request, "secret", now)
-        return answer, _terms(models, tenant, request, answer) if explain else []
+        return recommender.look(tenant, request, "secret", datetime.now(UTC))
     finally:
         live.close()
 
 
-def _terms(
-    models: "ModelHost", tenant: str, request: "RecommendationRequest", answer: "Recommendation"
-) -> list[dict[str, Any]]:
-    bundle = models.bundle(tenant)
-    named = {model.name: model for model in bundle.models.values()} if bundle is not None else {}
-    session = list(request.items or [])
-    if request.item_id is not None and session[-1:] != [request.item_id]:
-        session.append(request.item_id)
-    explained = []
-    for item in answer.items:
-        model = named.get(item.source)
-        reason = model.explain(session, item.item_id) if model is not None else None
-        explained.append({"item_id": item.item_id, "terms": dict(reason.terms) if reason is not None else {}})
-    return explained
-
-
-def _print(answer: "Recommendation", terms: list[dict[str, Any]]) -> None:
+def _print(found: "Look", *, explain: bool) -> None:
+    answer = found.answer
+    if answer.note:
+        click.echo(answer.note)
     if not answer.items:
         click.echo(f"Policy {answer.policy} shows nothing here (models: {answer.model_version}).")
         return
@@ -111,6 +138,10 @@ def _print(answer: "Recommendation", terms: list[dict[str, Any]]) -> None:
     width = max(len(item.item_id) for item in answer.items)
     for place, item in enumerate(answer.items):
         click.echo(f"{place + 1:>3}  {item.item_id:<{width}}  {item.score:>10.4g}  {item.source:<12} {item.reason}")
-        if terms:
-            parts = sorted(terms[place]["terms"].items(), key=lambda pair: -pair[1])
-            click.echo("       " + ", ".join(f"{name}: {share:.4g}" for name, share in parts))
+        if explain:
+            parts = sorted(found.terms[place].items(), key=lambda pair: -pair[1])
+            words = [f"{name}: {share:.4g}" for name, share in parts]
+            words += [f"rule {name}: × {factor:g}" for name, factor in found.boosts[place].items()]
+            click.echo("       " + ", ".join(words))
+    if explain and found.removed:
+        click.echo("Left out: " + ", ".join(f"{name} {count:,}" for name, count in found.removed.items()) + ".")
