@@ -1,7 +1,8 @@
 """The jobs process of `serve`: compacts, measures, sweeps and trains on a schedule, politely, apart from the answers.
 
-It runs at nice 19 with one thread. Training runs in a child of its own, so that a crash or a peak of memory there
-hurts nothing. What it did last stands in `run/jobs.json` for `doctor` and the console.
+It runs at nice 19 with one thread. Training, and what takes long and cannot be late, runs in children of their own, so
+that a crash or a peak of memory there hurts nothing. What it did last stands in `run/jobs.json` for `doctor` and the
+console.
 """
 
 import argparse
@@ -25,7 +26,6 @@ from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
-from thinslice.jobs.sessions import write_sessions
 from thinslice.jobs.train import news_of_tenants
 from thinslice.jobs.training_data import Counted, count_all
 from thinslice.process.bond import die_with
@@ -89,6 +89,7 @@ class Jobs:
         self._children: dict[str, tuple[str, subprocess.Popen[bytes], float]] = {}
         self._catalog_version = -1
         self._sessions: tuple[int, float | None] = (-1, None)
+        self._errands: dict[str, subprocess.Popen[bytes]] = {}
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -105,9 +106,10 @@ class Jobs:
                     self._run(name, job)
                 self._stopping.wait(0.1)
         finally:
-            for _, process, _ in self._children.values():
-                process.kill()
-                process.wait()
+            trainings = [process for _, process, _ in self._children.values()]
+            for child in [*trainings, *self._errands.values()]:
+                child.kill()
+                child.wait()
             self.live.close()
 
     def _jobs(self) -> list[tuple[str, Callable[[], None]]]:
@@ -167,11 +169,14 @@ class Jobs:
 
     def sessions(self) -> None:
         """Writes down the sessions that have ended, when there are new events or an open one may have ended."""
+        done = self._errand("sessions")
+        if done is not None:
+            self._sessions = (self._sessions[0], done["due_at"])
+            self.state["sessions_at"] = now_text()
         version, due_at = self.lake.version("events"), self._sessions[1]
-        if version == self._sessions[0] and (due_at is None or time.time() <= due_at):
-            return
-        self._sessions = (version, write_sessions(self.lake, datetime.now(UTC)).due_at)
-        self.state["sessions_at"] = now_text()
+        if version != self._sessions[0] or (due_at is not None and time.time() > due_at):
+            self._sessions = (version, None)
+            self._start_errand("sessions")
 
     def measure(self) -> None:
         """Writes the report of every running experiment for the console."""
@@ -183,6 +188,31 @@ class Jobs:
         maintain(self.lake, self.artifacts, list(self.settings.tenants))
         self.state["maintained_at"] = now_text()
         self.write_state()
+
+    def _start_errand(self, what: str) -> None:
+        """Starts a child that runs an errand behind everything else; does nothing while the last one is under way."""
+        if what not in self._errands:
+            command = [sys.executable, "-m", "thinslice.process.errand", "--workspace", str(self.workspace.root)]
+            command += ["--what", what, "--parent", str(os.getpid())]
+            self._errands[what] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
+    def _errand(self, what: str) -> dict[str, Any] | None:
+        """What an errand that has ended since the last look printed; None when none has.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        process = self._errands.get(what)
+        if process is None or process.poll() is None:
+            return None
+        del self._errands[what]
+        said, _ = process.communicate()
+        if process.returncode:
+            if what == "sessions":
+                self._sessions = (-1, None)
+            raise RuntimeError(f"{what} ended with code {process.returncode}; see the service's log")
+        found: dict[str, Any] = json.loads(said)
+        return found
 
     def train(self) -> None:
         """Looks after the trainings in progress, and starts those that are due.
