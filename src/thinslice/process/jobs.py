@@ -194,7 +194,7 @@ class Jobs:
         if what not in self._errands:
             command = [sys.executable, "-m", "thinslice.process.errand", "--workspace", str(self.workspace.root)]
             command += ["--what", what, "--parent", str(os.getpid())]
-            self._errands[what] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            self._errands[what] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
     def _errand(self, what: str) -> dict[str, Any] | None:
         """What an errand that has ended since the last look printed; None when none has.
