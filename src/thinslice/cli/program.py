@@ -20,10 +20,12 @@ COMMANDS = {
     "keys": ("thinslice.cli.keys", "List, create and revoke keys."),
     "import": ("thinslice.cli.import_", "Read events, items, orders, users or edges from files."),
     "train": ("thinslice.cli.train", "Train a tenant's models from the lake and publish them."),
+    "models": ("thinslice.cli.models", "List, compare, promote and roll back trained models."),
     "evaluate": (
         "thinslice.cli.evaluate",
         "How well each model would have ranked the sessions of a tenant or file.",
     ),
+    "benchmark": ("thinslice.cli.benchmark", "Goals written down before the first run: freeze, label, run."),
     "serve": ("thinslice.cli.serve", "Run the service: web workers and jobs."),
     "recommend": ("thinslice.cli.recommend", "One slate for a session, in the terminal."),
     "rules": ("thinslice.cli.rules", "What a shop forbids, prefers and pins; what each rule takes out of a slate."),

@@ -33,10 +33,11 @@ def command(
         print_json([each.as_json() for each in trained])
         return
     for each in trained:
+        state = "live" if each.live else "kept, not live: the slot was rolled back"
         where = "" if each.slot == "live" else f" ({each.slot})"
         click.echo(
             f"Trained {', '.join(each.models)}{where} on {each.sessions:,} sessions, {each.clicks:,} clicks, "
-            f"{each.items:,} items in {each.seconds:.1f} s; version {each.version} is live."
+            f"{each.items:,} items in {each.seconds:.1f} s; version {each.version} is {state}."
         )
         for name, figures in each.offline.items():
             click.echo(

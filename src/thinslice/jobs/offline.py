@@ -78,8 +78,22 @@ def seen_exam(clicks: Clicks, until: float, *, queries: int = MAX_QUERIES) -> Ex
     return _exam(clicks, past, chosen)
 
 
+def unseen_exam(clicks: Clicks, until: float, *, queries: int = MAX_QUERIES) -> Exam | None:
+    """Questions about the sessions that began after a moment, the newest first: no model made before has seen them.
+
+    Args:
+        clicks: All of a tenant.
+        until: Unix seconds.
+        queries: About so many questions at most.
+    """
+    numbers = np.flatnonzero(clicks.started > until)[::-1].tolist()
+    past = interactions_of(clicks, clicks.ended <= until)
+    chosen = sessions_of(clicks, numbers, set(past.item_ids), queries)
+    return _exam(clicks, past, chosen) if chosen else None
+
+
 def sessions_of(
-    clicks: Clicks, numbers: Sequence[int], known: set[str] | None, queries: int
+    clicks: Clicks, numbers: Sequence[int], known: set[str] | None, queries: int | None, *, least: int = 2
 ) -> list[tuple[int, list[str]]]:
     """Sessions with something to ask, until there are enough questions: (number, item ids that are known).
 
@@ -87,18 +101,19 @@ def sessions_of(
         clicks: All of a tenant.
         numbers: Which sessions may be taken, in this order.
         known: Items that a model can know; None takes all.
-        queries: About so many questions at most.
+        queries: About so many questions at most; None takes all.
+        least: A session with fewer known clicks is passed over.
     """
     order = np.argsort(clicks.session, kind="stable")
     ptr = np.searchsorted(clicks.session[order], np.arange(len(clicks.started) + 1))
     found: list[tuple[int, list[str]]] = []
     asked = 0
     for number in numbers:
-        if asked >= queries:
+        if queries is not None and asked >= queries:
             break
         items = clicks.item[order[ptr[number] : ptr[number + 1]]].tolist()
         steps = items if known is None else [item for item in items if item in known]
-        if len(steps) > 1:
+        if len(steps) >= least:
             found.append((number, steps))
             asked += len(steps) - 1
     return found

@@ -67,6 +67,7 @@ class Trained:
         simplest: One sentence: the simplest model that is not worse than the best.
         default: What the policy `auto` stands for; empty when nobody asks for it.
         changes: What is different since the last model, a sentence each.
+        live: Whether it went live; False in a slot that was rolled back.
     """
 
     slot: str
@@ -86,6 +87,7 @@ class Trained:
     simplest: str = ""
     default: str = ""
     changes: list[str] = field(default_factory=list)
+    live: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """As `train --json` prints it."""
@@ -102,6 +104,7 @@ def train(
     full: bool | None = None,
     feed: bool = False,
     force: bool = False,
+    scheduled: bool = False,
 ) -> list[Trained]:
     """Trains and publishes one tenant's models: the live bundle, then one for each variant of isolating experiments.
 
@@ -115,6 +118,7 @@ def train(
             never, None when it is due.
         feed: Only what knows items before anybody clicked them is made anew: the catalog has changed.
         force: Publish also what does not pass the gates.
+        scheduled: Nobody asked for it now: a slot that a person rolled back stays as it is.
 
     Returns:
         What was published, the live bundle first.
@@ -188,14 +192,16 @@ def train(
         if extras.arrays:
             manifest["extras"] = extras.kinds
         version = artifacts.put(tenant, slot, {**models, **extras.arrays}, manifest)
-        artifacts.promote(tenant, slot, version)
+        held = artifacts.held(tenant).get(slot) if scheduled else None
+        artifacts.promote(tenant, slot, held or version)
         sha256 = next(row["sha256"] for row in artifacts.versions(tenant) if row["version"] == version)
         rows.append(
             TrainedModel(tenant=tenant, slot=slot, version=version, trained_at=now, sha256=sha256,
                          lake_version=versions["events"], manifest=manifest)
         )  # fmt: skip
         return Trained(
-            slot=slot, version=version, models=list(bundle), withheld=list(extra.get("withheld", [])),
+            slot=slot, version=version, live=held is None, models=list(bundle),
+            withheld=list(extra.get("withheld", [])),
             sessions=manifest["sessions"], clicks=manifest["clicks"], items=len(interactions.item_ids),
             offline=extra.get("offline", {}), lake_version=versions["events"], refused=extra.get("refused", {}),
             kept=list(extra.get("kept", [])), tuning_due=extra.get("tuning_due", {}), default=aliases.get(AUTO, ""),

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         trained = train(
             Workspace(options.workspace), options.tenant, now=datetime.now(UTC), rng=0,
-            full=None if options.what == "tune" else False, feed=options.what == "feed",
+            full=None if options.what == "tune" else False, feed=options.what == "feed", scheduled=True,
         )  # fmt: skip
     except NotReady as error:
         log.info("%s: %s", options.tenant, error)

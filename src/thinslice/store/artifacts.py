@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ KEPT_VERSIONS = 5
 SLOT_PATTERN = r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,2}$"
 """`live`, or `exp.NAME.VARIANT`."""
 
+KEPT_NOTES = 100
+"""How many notes about promotions and rollbacks by hand are remembered."""
+
 _DRAFT_AGE_S = 3600
 _ARRAY_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _VERSION_PATTERN = r"^[0-9a-f]{16}$"
@@ -43,12 +46,27 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     models: list[str] = []
 
 
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person did by hand: `action` is promote or rollback, `why` what the gates said against it."""
+
+    at: float
+    action: str
+    slot: str
+    version: str
+    why: list[str] = []
+
+
 class Registry(msgspec.Struct, kw_only=True):
-    """What one tenant has: `generation` counts every change of what is live; `history` ends with the live version."""
+    """What one tenant has: `generation` counts every change of what is live; `history` ends with the live version.
+
+    `held` names the slots that were rolled back: scheduled trainings leave them as they are.
+    """
 
     generation: int = 0
     history: dict[str, list[str]] = {}
     stored: list[Generation] = []
+    held: dict[str, str] = {}
+    notes: list[Note] = []
 
     def live(self) -> dict[str, str]:
         """Slot → live version."""
@@ -120,8 +138,26 @@ class FileArtifacts:
             _prune(registry)
             self._sweep(tenant, registry)
 
+    def note(self, tenant: str, action: str, slot: str, version: str, why: Sequence[str] = ()) -> None:
+        """Remembers what a person did to a slot by hand."""
+        with self._changing(tenant) as registry:
+            registry.notes.append(Note(at=time.time(), action=action, slot=slot, version=version, why=list(why)))
+            del registry.notes[:-KEPT_NOTES]
+
+    def notes(self, tenant: str) -> list[Note]:
+        """What was done by hand, oldest first."""
+        return list(self._registry(tenant).notes)
+
+    def history(self, tenant: str, slot: str) -> list[str]:
+        """The versions that were live in a slot and can be again, the live one last."""
+        return list(self._registry(tenant).history.get(slot, []))
+
+    def held(self, tenant: str) -> dict[str, str]:
+        """Slot → the version that it was rolled back to: trainings on a schedule leave it alone until a promotion."""
+        return dict(self._registry(tenant).held)
+
     def rollback(self, tenant: str, slot: str) -> str:
-        """Makes the version before the live one live again, and returns it.
+        """Makes the version before the live one live again, holds the slot there, and returns the version.
 
         Raises:
             UnknownName: There is none before it.
@@ -335,6 +371,8 @@ def _promote(registry: Registry, tenant: str, slot: str, version: str) -> None:
     if not any((entry.slot, entry.version) == (slot, version) for entry in registry.stored):
         raise UnknownName(f"tenant {tenant!r} has no version {version!r} in slot {slot!r}.")
     history = registry.history.setdefault(slot, [])
+    if registry.held.get(slot) != version:
+        registry.held.pop(slot, None)
     if not history or history[-1] != version:
         history.append(version)
         del history[: -KEPT_VERSIONS - 1]
@@ -347,6 +385,7 @@ def _rollback(registry: Registry, tenant: str, slot: str) -> str:
         raise UnknownName(f"slot {slot!r} of tenant {tenant!r} has no earlier version to go back to.")
     history.pop()
     registry.generation += 1
+    registry.held[slot] = history[-1]
     return history[-1]
 
 
