@@ -17,13 +17,14 @@ from thinslice.models.session_knn import SessionKNN
 from thinslice.models.session_ranker import SessionRanker
 from thinslice.models.session_transformer import SessionTransformer
 from thinslice.models.trending import Trending
+from thinslice.models.user_cf import UserCF
 from thinslice.models.vocabulary import Vocabulary
 
 MODELS: dict[str, type[Any]] = {
     model.name: model
     for model in (
         Popular, Newest, Trending, BuyAgain, BoughtTogether, Content, Markov, ImplicitCosine, ImplicitTfidf, EASE,
-        ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, SessionRanker,
+        ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, UserCF, SessionRanker,
     )
 }  # fmt: skip
 """Name → class, the simplest first and the default pipeline last."""
@@ -31,5 +32,5 @@ MODELS: dict[str, type[Any]] = {
 __all__ = [
     "EASE", "MODELS", "BoughtTogether", "BuyAgain", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine",
     "ImplicitTfidf", "Markov", "Newest", "Popular", "SessionKNN", "SessionRanker", "SessionTransformer", "Trending",
-    "Vocabulary", "from_columns", "is_order_index",
+    "UserCF", "Vocabulary", "from_columns", "is_order_index",
 ]  # fmt: skip

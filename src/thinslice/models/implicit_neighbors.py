@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
 from thinslice.models.item_to_item import ItemToItem, click_counts
@@ -45,16 +46,21 @@ class ImplicitCosine(ItemToItem):
         if not len(interactions.item):
             none = np.empty(0, dtype=np.int32)
             return cls.from_table(none, none, none, interactions.item_ids)
+        clicks = click_counts(interactions.session_ptr, interactions.item, len(interactions.item_ids))
+        return cls.from_table(*cls.similarities(clicks, neighbors), interactions.item_ids)
+
+    @classmethod
+    def similarities(cls, rows: Any, neighbors: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The `neighbors` columns that are most similar to each column of a sparse matrix: row, column, similarity."""
         from implicit.nearest_neighbours import ItemItemRecommender, normalize
 
-        clicks = click_counts(interactions.session_ptr, interactions.item, len(interactions.item_ids))
         with np.errstate(invalid="ignore"):  # an item whose sessions weigh nothing has no direction
-            unit = normalize(cls._weighted(clicks.T))
+            unit = normalize(cls._weighted(rows.T))
         unit.data[~np.isfinite(unit.data)] = 0
         model = ItemItemRecommender(K=neighbors, num_threads=1)
         model.fit(unit.T.tocsr(), show_progress=False)
         table = model.similarity.tocoo()
-        return cls.from_table(table.row, table.col, table.data, interactions.item_ids)
+        return table.row, table.col, table.data
 
     @classmethod
     def _weighted(cls, clicks: Any) -> Any:

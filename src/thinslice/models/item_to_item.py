@@ -86,6 +86,7 @@ class ItemToItem:
             model = ItemToItem.from_table(row, target, np.ones(2), ["a", "b"])
             model.recommend(["a"], 1)
             model.explain(["a"], "b")
+            kernel().sum_rows(model._clicks(np.zeros(1, np.int32))[0], np.ones(1), *model._table, 2)
             ItemToItem._warm = True
 
     @property

@@ -56,6 +56,16 @@ def rank_rows(session, worth, row_ptr, target, weight, scratch, touched, k, allo
 
 
 @njit(nogil=True, cache=True)
+def sum_rows(session, worth, row_ptr, target, weight, items):  # type: ignore[no-untyped-def]
+    """The sum of the session's rows for every item, shape (items,), float64; see `rank_rows`."""
+    total = np.zeros(items, np.float64)
+    for c in range(session.size):
+        for p in range(row_ptr[session[c]], row_ptr[session[c] + 1]):
+            total[target[p]] += worth[c] * weight[p]
+    return total
+
+
+@njit(nogil=True, cache=True)
 def row_terms(session, worth, row_ptr, target, weight, codes):  # type: ignore[no-untyped-def]
     """What each click gave to the scores of some items: shape (codes, clicks), and the scores, shape (codes,)."""
     parts = np.zeros((codes.size, session.size), np.float64)

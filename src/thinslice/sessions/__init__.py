@@ -1,9 +1,10 @@
 """Sessions: a visitor's events with gaps under 30 minutes, as they live now and as they are remembered."""
 
+from thinslice.sessions.identity import Identities, identify
 from thinslice.sessions.live import SESSION_EVENTS, apply, group, keys_of, live_keys, page_item, remember_bought
 from thinslice.sessions.sessionize import Sessions, assigned_at_start, sessionize
 
 __all__ = [
-    "SESSION_EVENTS", "Sessions", "apply", "assigned_at_start", "group", "keys_of", "live_keys", "page_item",
-    "remember_bought", "sessionize",
+    "SESSION_EVENTS", "Identities", "Sessions", "apply", "assigned_at_start", "group", "identify", "keys_of",
+    "live_keys", "page_item", "remember_bought", "sessionize",
 ]  # fmt: skip

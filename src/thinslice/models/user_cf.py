@@ -1,0 +1,340 @@
+"""Known users: what a user did in all sessions before joins the session of today; without a user it is session kNN.
+
+Three sources are added, each divided by its largest score: session kNN; a table of weights from item to item (EASE for
+small catalogs, cosine with TF-IDF for large ones) for the clicks of the session; and the same table for the user's
+whole history, where a purchase counts more than a view and what is older less. Traits that many users share (loyalty
+tier, place) stand in that table like items. Beside the history of those who come back and have clicked nothing yet
+stands what is popular now.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.errors import BadInput
+from thinslice.models.ease import LARGEST_CATALOG, largest_weights, solve
+from thinslice.models.implicit_neighbors import ImplicitTfidf
+from thinslice.models.item_to_item import ItemToItem, checked_mask, kernel, plain
+from thinslice.models.popular import Popular
+from thinslice.models.session_knn import SessionKNN
+from thinslice.models.user_traits import shared_traits
+from thinslice.models.vocabulary import Vocabulary
+from thinslice.records import ACTIONS, Arrays, Interactions, Item, Reason, ScoredItems, User
+
+STRENGTH = {"add_to_cart": 2.0, "add_to_wishlist": 2.0, "purchase": 3.0, "refund": 0.0, "report": 0.0, "hide": 0.0}
+"""What an action counts in a user's history, against 1 of a view; the last action on an item decides when it is 0."""
+
+SESSION_DECAY = 8.0
+"""Clicks after which a click of the session counts 1/e as much as the newest in the table."""
+
+POPULARITY = "popularity"
+"""The name of the term of an explanation that is no item."""
+
+
+class UserCF:
+    """Session kNN with a table and histories of known users; see the words at the top and `fit` for the settings."""
+
+    name = "user-cf"
+    knows_users: ClassVar[bool] = True
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._vocabulary = Vocabulary.from_arrays(arrays)
+        self.anonymous = SessionKNN(_inner(arrays, "session-"))
+        """What answers those whom nobody knows."""
+        users = {"id_letters": arrays["user_letters"], "id_ptr": arrays["user_letter_ptr"]}
+        self._users = Vocabulary.from_arrays(users)
+        self._history = tuple(np.asarray(arrays[name]) for name in ("history_ptr", "history_row", "history_worth"))
+        self._refused = tuple(np.asarray(arrays[name]) for name in ("refused_ptr", "refused"))
+        self._table = tuple(plain(arrays[name]) for name in ("row_ptr", "target", "weight"))
+        self._popularity = np.asarray(arrays["popularity"], dtype=np.float64)
+        self._table_share, self._history_share, self._popular_share = (float(each) for each in arrays["limits"])
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        items: Sequence[Item] | None = None,
+        *,
+        rng: np.random.Generator | int | None = None,
+        users: Sequence[User] = (),
+        reg: float = 250.0,
+        top: int = 300,
+        half_life_days: float = 180.0,
+        table: float = 1.0,
+        history: float = 0.3,
+        popularity: float = 2.0,
+    ) -> Self:
+        """Learns from all sessions, those of one user together.
+
+        Args:
+            interactions: The clicks, the user of each session, and the action of each click if known.
+            items: Not needed: only clicked items are learned.
+            rng: Not needed: nothing is random.
+            users: What the shop knows of its users; only who consented to personalization has traits.
+            reg: Weight of the squared table, in users (catalogs under 10,000 items).
+            top: How many weights are kept a row of the table.
+            half_life_days: A click of the history this old counts half; a log that only tells the order has none.
+            table: Weight of the table for the clicks of the session, beside 1 of session kNN.
+            history: Weight of the user's history beside a session.
+            popularity: Weight of what is popular now beside the history of a user without a session.
+
+        Raises:
+            BadInput: A setting is out of its range.
+        """
+        if min(reg, half_life_days) <= 0 or min(table, history, popularity) < 0 or top < 1 or top != int(top):
+            raise BadInput(
+                "reg and half_life_days must be positive, table, history and popularity not below 0 and top a whole "
+                f"number from 1, got {reg}, {half_life_days}, {table}, {history}, {popularity} and {top}."
+            )
+        count = len(interactions.item_ids)
+        traits, of_user = shared_traits(users)
+        user_ids = sorted({*interactions.user_ids, *(name for name, codes in of_user.items() if codes)})
+        code = {name: number for number, name in enumerate(user_ids)}
+        worth, refused = _histories(interactions, [code[name] for name in interactions.user_ids], half_life_days)
+        trait_pairs = [(code[name], count + trait) for name, codes in of_user.items() for trait in codes]
+        pairs = np.array([*worth, *trait_pairs], dtype=np.int64).reshape(-1, 2)
+        value = np.array([*worth.values(), *np.ones(len(trait_pairs))])
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        rows = _rows(interactions, pairs, len(user_ids), count + len(traits))
+        knn = SessionKNN.fit(interactions, items, rng=rng)
+        learned = _learn(rows, count, reg, top)
+        popular = Popular.fit(interactions).arrays()["score"]
+        refused_pairs = np.array(sorted(refused), dtype=np.int64).reshape(-1, 2)
+        known = Vocabulary(user_ids).arrays()
+        return cls(
+            {
+                **{f"session-{name}": array for name, array in knn.arrays().items() if name not in _NAMES},
+                **{name: learned[name] for name in ("row_ptr", "target", "weight")},
+                "history_ptr": _ptr(pairs[:, 0], len(user_ids)),
+                "history_row": pairs[order, 1].astype(np.int32),
+                "history_worth": value[order].astype(np.float32),
+                "refused_ptr": _ptr(refused_pairs[:, 0], len(user_ids)),
+                "refused": refused_pairs[:, 1].astype(np.int32),
+                "popularity": (popular / max(float(popular.max(initial=0.0)), 1e-300)).astype(np.float32),
+                "limits": np.array([table, history, popularity]),
+                "user_letters": known["id_letters"],
+                "user_letter_ptr": known["id_ptr"],
+                **Vocabulary(interactions.item_ids).arrays(),
+            }
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
+        return cls(arrays)
+
+    def arrays(self) -> Arrays:
+        """Everything that the model is."""
+        return dict(self._arrays)
+
+    @classmethod
+    def ready(cls) -> bool:
+        """Whether a question is answered at once."""
+        return SessionKNN.ready() and ItemToItem.ready()
+
+    @classmethod
+    def warm(cls) -> None:
+        """Compiles the kernels, or reads them from the cache of an earlier run."""
+        SessionKNN.warm()
+        ItemToItem.warm()
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """The vocabulary, one id a code."""
+        return self._vocabulary
+
+    def knows(self, user_id: str | None) -> bool:
+        """Whether there is anything known of a user."""
+        return user_id is not None and user_id in self._users.code
+
+    def recommend(
+        self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, user_id: str | None = None
+    ) -> ScoredItems:
+        """The best `k` items for a session and a user, best first.
+
+        Args:
+            session: Item ids, oldest first; unknown ones are passed over. It may be empty.
+            k: Length of the list.
+            allowed: Mask over `item_ids`, shape (items,); None allows all.
+            user_id: None or an unknown one gets what the session alone gives.
+        """
+        names = self._vocabulary
+        user = -1 if user_id is None else self._users.code.get(user_id, -1)
+        clicks = names.codes(session)
+        codes: NDArray[np.int32]
+        scores: NDArray[Any]
+        if user < 0:
+            codes, scores = self.anonymous.recommend_codes(clicks, k, allowed)
+        else:
+            mask = checked_mask(allowed, len(names))
+            total = self._score(clicks, user)
+            good = total > 0
+            if mask.size:
+                good &= mask
+            codes = np.flatnonzero(good).astype(np.int32)
+            codes, scores = kernel().best(codes, total[codes], max(k, 0))
+        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
+
+    def explain(self, session: Sequence[str], item_id: str, *, user_id: str | None = None) -> Reason:
+        """Which items of the session and the history gave how much; what is popular is a term of its own."""
+        return self.explain_all(session, [item_id], user_id=user_id)[0]
+
+    def explain_all(
+        self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
+    ) -> list[Reason]:
+        """`explain` for a whole slate."""
+        user = -1 if user_id is None else self._users.code.get(user_id, -1)
+        if user < 0:
+            return self.anonymous.explain_all(session, item_ids)
+        clicks = self._vocabulary.codes(session)
+        total = self._score(clicks, user)
+        sources = self._sources(clicks, user)
+        largest = float(np.max(self._knn(clicks), initial=0.0))
+        by_session = self.anonymous.explain_all(session, item_ids) if largest > 0 else []
+        reasons = []
+        for place, item_id in enumerate(item_ids):
+            code = self._vocabulary.code.get(item_id, -1)
+            if code < 0 or total[code] <= 0:
+                reasons.append(Reason(item_id, 0.0, {}))
+                continue
+            terms = {name: part / largest for name, part in by_session[place].terms.items()} if by_session else {}
+            for rows, worth, share in sources:
+                parts, _ = kernel().row_terms(rows, worth * share, *self._table, np.array([code], dtype=np.int32))
+                for row, part in zip(rows.tolist(), parts[0].tolist(), strict=True):
+                    if part != 0:
+                        name = self._vocabulary[row] if row < len(self._vocabulary) else "traits"
+                        terms[name] = terms.get(name, 0.0) + part
+            if not len(clicks[clicks >= 0]) and self._popularity[code] > 0:
+                terms[POPULARITY] = self._popular_share * float(self._popularity[code])
+            rounding = float(total[code]) - sum(terms.values())
+            terms[max(terms, key=lambda name: abs(terms[name]))] += rounding
+            reasons.append(Reason(item_id, float(total[code]), terms))
+        return reasons
+
+    def causes(
+        self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
+    ) -> list[str | None]:
+        """The item of session or history that gave most of each score; None where none did."""
+        found: list[str | None] = []
+        for reason in self.explain_all(session, item_ids, user_id=user_id):
+            items = {name: part for name, part in reason.terms.items() if name in self._vocabulary.code}
+            found.append(max(items, key=items.__getitem__) if items else None)
+        return found
+
+    def _score(self, clicks: NDArray[np.int32], user: int) -> NDArray[np.float64]:
+        """The score of every item, shape (items,); what the user refused has none."""
+        total = self._knn(clicks)
+        largest = float(np.max(total, initial=0.0))
+        if largest > 0:
+            total /= largest
+        for rows, worth, share in self._sources(clicks, user):
+            total += share * self._rows(rows, worth)
+        if not len(clicks[clicks >= 0]):
+            total += self._popular_share * self._popularity
+        ptr, refused = self._refused
+        total[refused[ptr[user] : ptr[user + 1]]] = 0
+        return total
+
+    def _sources(
+        self, clicks: NDArray[np.int32], user: int
+    ) -> list[tuple[NDArray[np.int32], NDArray[np.float64], float]]:
+        """Rows of the table that count, what each counts, and the weight of the source over its largest score."""
+        known = np.ascontiguousarray(clicks[clicks >= 0][-60:], dtype=np.int32)
+        ptr, row, worth = self._history
+        inside = slice(ptr[user], ptr[user + 1])
+        history = (np.ascontiguousarray(row[inside]), worth[inside].astype(np.float64))
+        recent = (known, np.exp(-np.arange(len(known) - 1, -1, -1) / SESSION_DECAY))
+        found = []
+        for (rows, each), share in ((recent, self._table_share), (history, self._history_share if len(known) else 1.0)):
+            largest = float(np.max(self._rows(rows, each), initial=0.0)) if len(rows) and share > 0 else 0.0
+            if largest > 0:
+                found.append((rows, each, share / largest))
+        return found
+
+    def _rows(self, rows: NDArray[np.int32], worth: NDArray[np.float64]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = kernel().sum_rows(rows, worth, *self._table, len(self._vocabulary))
+        return total
+
+    def _knn(self, clicks: NDArray[np.int32]) -> NDArray[np.float64]:
+        total = np.zeros(len(self._vocabulary), dtype=np.float64)
+        codes, scores = self.anonymous.recommend_codes(clicks, len(self._vocabulary))
+        total[codes] = scores
+        return total
+
+
+_NAMES = ("id_letters", "id_ptr")
+
+
+def _inner(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays of a model inside another, which share one vocabulary."""
+    own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return own | {name: arrays[name] for name in _NAMES}
+
+
+def _histories(
+    interactions: Interactions, code: Sequence[int], half_life_days: float
+) -> tuple[dict[tuple[int, int], float], set[tuple[int, int]]]:
+    """(user, item) → what it counts: the strongest action, by age; and what a user refused last."""
+    worth: dict[tuple[int, int], float] = {}
+    refused: set[tuple[int, int]] = set()
+    if interactions.user is None:
+        return worth, refused
+    owner = np.repeat(interactions.user, np.diff(interactions.session_ptr))
+    known = np.flatnonzero(owner >= 0)
+    known = known[np.argsort(interactions.time[known], kind="stable")]
+    strength = np.array([STRENGTH.get(name, 1.0) for name in ACTIONS])
+    action = np.zeros(len(owner), dtype=np.uint8) if interactions.action is None else interactions.action
+    age_days = (interactions.time.max(initial=0.0) - interactions.time[known]) / 86_400
+    decay = np.ones(len(known)) if interactions.order_only else np.exp2(-age_days / half_life_days)
+    for user, item, base, near in zip(
+        owner[known].tolist(), interactions.item[known].tolist(), strength[action[known]].tolist(), decay.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        pair = (code[user], item)
+        if base == 0:
+            refused.add(pair)
+            worth.pop(pair, None)
+        else:
+            refused.discard(pair)
+            worth[pair] = max(worth.get(pair, 0.0), base * near)
+    return worth, refused
+
+
+def _rows(interactions: Interactions, pairs: NDArray[np.int64], users: int, width: int) -> Any:
+    """Users, then anonymous sessions × items and traits, 1 where there is something: a scipy CSR matrix."""
+    from scipy.sparse import csr_matrix
+
+    length = np.diff(interactions.session_ptr)
+    anonymous = np.ones(len(length), dtype=np.bool_) if interactions.user is None else interactions.user < 0
+    row = np.repeat(np.where(anonymous, np.cumsum(anonymous) - 1, -1), length)
+    inside = row >= 0
+    rows = np.concatenate([pairs[:, 0], row[inside] + users])
+    columns = np.concatenate([pairs[:, 1], interactions.item[inside].astype(np.int64)])
+    table = csr_matrix(
+        (np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(users + int(anonymous.sum()), width)
+    )
+    table.data[:] = 1  # what came twice was added
+    return table
+
+
+def _learn(rows: Any, items: int, reg: float, top: int) -> Arrays:
+    """The table from items and traits to items; nothing speaks for itself."""
+    width = rows.shape[1]
+    if not items:
+        none = np.empty(0, dtype=np.int64)
+        row, target, weight = none, none, none.astype(np.float64)
+    elif width < LARGEST_CATALOG:
+        row, target, weight = largest_weights(solve(rows, reg, 0.0)[:, :items], top)
+    else:
+        row, target, weight = ImplicitTfidf.similarities(rows, top)
+    kept = (row != target) & (target < items)
+    return ItemToItem.from_table(row[kept], target[kept], weight[kept], [""] * width).arrays()
+
+
+def _ptr(owner: NDArray[np.int64], users: int) -> NDArray[np.int64]:
+    ptr = np.zeros(users + 1, dtype=np.int64)
+    np.cumsum(np.bincount(owner, minlength=users), out=ptr[1:])
+    return ptr
