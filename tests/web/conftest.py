@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,13 @@ from playwright.sync_api import sync_playwright
 
 from thinslice.cli.demo import prepare
 from thinslice.cli.init import make_tenant
+from thinslice.experiments import dump_experiment
+from thinslice.experiments.analyze import report_json
 from thinslice.jobs.demo import fill
 from thinslice.jobs.refill import refill_catalog
 from thinslice.jobs.train import train
+from thinslice.metrics import DEFAULT_METRICS
+from thinslice.records import Decision, Experiment, MetricResult, Report, Variant
 from thinslice.settings import Workspace, read_settings
 from thinslice.store.codec import decode
 from thinslice.store.lake import Lake
@@ -87,6 +91,59 @@ def worker(tmp_path_factory):
     with serving(workspace, keys) as worker:
         assert worker.ask("PUT", "/v1/items", items, key="secret").status == 202
         yield worker
+
+
+@pytest.fixture(scope="session")
+def metric_row():
+    """Makes one line of a report: `metric_row(name, role, effect, reading="better", margin=None)`."""
+
+    def make(name, role, effect, reading="better", margin=None):
+        return MetricResult(
+            name=name, role=role, variant="new", n_control=500, n_treatment=510, mean_control=100.0,
+            mean_treatment=100.0 * (1 + effect), effect_size=100.0 * effect, effect_size_ci=(1.0, 20.0),
+            rel_effect_size=effect, rel_effect_size_ci=(effect - 0.05, effect + 0.05), pvalue=0.01,
+            always_valid_ci=(-5.0, 25.0), margin=margin, reading=reading,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def put_experiment():
+    """Writes an experiment and its report as the jobs would: `put_experiment(worker, metrics, checks, ...)`."""
+
+    def put(worker, metrics, checks, *, hypothesis="It sells more.", interval=lambda day: [0.01, 0.2]):
+        start = datetime(2026, 11, 1, 12, tzinfo=UTC)
+        variants = [
+            Variant(name="old", policy="popular", weight=0.5),
+            Variant(name="new", policy="session-knn", weight=0.5),
+        ]
+        experiment = Experiment(
+            name="ranker", tenant="shop", hypothesis=hypothesis, variants=variants, metrics=list(DEFAULT_METRICS),
+            days=14, started_at=start, ends_at=start + timedelta(days=14),
+        )  # fmt: skip
+        path = worker.workspace.experiments / "shop" / "ranker.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump_experiment(experiment))
+        curve = [
+            {
+                "until": (start + timedelta(days=day)).isoformat(), "name": "revenue_per_visitor", "variant": "new",
+                "n_control": 100 * day, "n_treatment": 100 * day, "effect_size": 10.0, "effect_size_ci": [1.0, 19.0],
+                "rel_effect_size": 0.1, "rel_effect_size_ci": interval(day), "always_valid_ci": [-5.0, 25.0],
+            }
+            for day in range(1, 6)
+        ]  # fmt: skip
+        report = Report(
+            experiment="ranker", control="old", metrics=metrics, cumulative=curve, as_of=start,
+            units={"old": 500, "new": 510}, checks=checks,
+            decision=Decision(action="extend", variant=None, sentence="Extend: 9 days to go.", reasons=["not yet"]),
+        )  # fmt: skip
+        folder = worker.workspace.reports / "shop"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ranker.json").write_bytes(report_json(report))
+        return path, experiment
+
+    return put
 
 
 @contextlib.contextmanager

@@ -2,16 +2,14 @@
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
 
 from thinslice.cli.program import program
 from thinslice.experiments import dump_experiment
-from thinslice.experiments.analyze import report_json
-from thinslice.metrics import DEFAULT_METRICS
-from thinslice.records import Check, Decision, Experiment, MetricResult, Report, Variant
+from thinslice.records import Check
 from thinslice.store.keys import Keys
 from thinslice.web.login import COOKIE, Visitor, issue_token, seal
 
@@ -20,47 +18,15 @@ POLICIES = {"old": "popular", "new": "session-knn"}
 PAGES = ["/console/live", "/console/live/stream", "/console/experiments", "/console/experiments/ranker"]
 
 
-def row(name, role, effect, margin=None, reading="better"):
-    return MetricResult(
-        name=name, role=role, variant="new", n_control=500, n_treatment=510, mean_control=100.0,
-        mean_treatment=100.0 * (1 + effect), effect_size=100.0 * effect, effect_size_ci=(1.0, 20.0),
-        rel_effect_size=effect, rel_effect_size_ci=(effect - 0.05, effect + 0.05), pvalue=0.01,
-        always_valid_ci=(-5.0, 25.0), margin=margin, reading=reading,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def console(worker):
-    variants = [
-        Variant(name="old", policy="popular", weight=0.5),
-        Variant(name="new", policy="session-knn", weight=0.5),
+def console(worker, metric_row, put_experiment):
+    metrics = [
+        metric_row("revenue_per_visitor", "goal", 0.1),
+        metric_row("views_per_visitor", "guardrail", -0.01, "not_worse", 0.05),
     ]
-    experiment = Experiment(
-        name="ranker", tenant="shop", hypothesis="It <b>sells</b> more.", variants=variants,
-        metrics=list(DEFAULT_METRICS), days=14, started_at=NOW, ends_at=NOW + timedelta(days=14),
-    )  # fmt: skip
-    path = worker.workspace.experiments / "shop" / "ranker.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_experiment(experiment))
+    checks = [Check(name="sample_ratio", passed=False, statistic=1.0, pvalue=0.0004, detail="500 to 510")]
+    path, experiment = put_experiment(worker, metrics, checks, hypothesis="It <b>sells</b> more.")
     (path.parent / "young.toml").write_text(dump_experiment(experiment).replace('"ranker"', '"young"'))
-    metrics = [row("revenue_per_visitor", "goal", 0.1), row("views_per_visitor", "guardrail", -0.01, 0.05, "not_worse")]
-    curve = [
-        {
-            "until": (NOW + timedelta(days=day)).isoformat(), "name": "revenue_per_visitor", "variant": "new",
-            "n_control": 100 * day, "n_treatment": 100 * day, "effect_size": 10.0, "effect_size_ci": [1.0, 19.0],
-            "rel_effect_size": 0.1, "rel_effect_size_ci": [0.01, 0.2], "always_valid_ci": [-5.0, 25.0],
-        }
-        for day in range(1, 6)
-    ]  # fmt: skip
-    report = Report(
-        experiment="ranker", control="old", metrics=metrics, cumulative=curve, as_of=NOW,
-        units={"old": 500, "new": 510},
-        decision=Decision(action="extend", variant=None, sentence="Extend: 9 days to go.", reasons=["not yet"]),
-        checks=[Check(name="sample_ratio", passed=False, statistic=1.0, pvalue=0.0004, detail="500 to 510")],
-    )  # fmt: skip
-    folder = worker.workspace.reports / "shop"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ranker.json").write_bytes(report_json(report))
     cookie = f"{COOKIE}={seal(worker.workspace, Visitor('shop', 'admin'))}"
 
     def get(path, **headers):

@@ -1,14 +1,11 @@
 """The console in a real browser: logged in by a link, live by itself, and nothing axe-core or a phone trips over."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
-from thinslice.experiments import dump_experiment
-from thinslice.experiments.analyze import report_json
-from thinslice.metrics import DEFAULT_METRICS
-from thinslice.records import Check, Decision, Experiment, MetricResult, Report, Variant
+from thinslice.records import Check
 from thinslice.web.login import COOKIE, Visitor, issue_token, seal
 
 pytestmark = pytest.mark.browser
@@ -17,55 +14,19 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PAGES = ["/console/live", "/console/experiments", "/console/experiments/ranker", "/console/experiments/absent"]
 
 
-def row(name, role, effect, reading, margin=None):
-    return MetricResult(
-        name=name, role=role, variant="new", n_control=500, n_treatment=510, mean_control=100.0,
-        mean_treatment=100.0 * (1 + effect), effect_size=100.0 * effect, effect_size_ci=(1.0, 20.0),
-        rel_effect_size=effect, rel_effect_size_ci=(effect - 0.05, effect + 0.05), pvalue=0.01,
-        always_valid_ci=(-5.0, 25.0), margin=margin, reading=reading,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def console(worker):
-    variants = [
-        Variant(name="old", policy="popular", weight=0.5),
-        Variant(name="new", policy="session-knn", weight=0.5),
-    ]
-    experiment = Experiment(
-        name="ranker", tenant="shop", hypothesis="It sells more.", variants=variants,
-        metrics=list(DEFAULT_METRICS), days=14, started_at=NOW, ends_at=NOW + timedelta(days=14),
-    )  # fmt: skip
-    path = worker.workspace.experiments / "shop" / "ranker.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_experiment(experiment))
+def console(worker, metric_row, put_experiment):
     metrics = [
-        row("revenue_per_visitor", "goal", 0.1, "better"),
-        row("conversion_rate", "driver", 0.01, "cannot_say"),
-        row("click_through_rate", "driver", -0.08, "worse"),
-        row("views_per_visitor", "guardrail", -0.01, "not_worse", 0.05),
+        metric_row("revenue_per_visitor", "goal", 0.1),
+        metric_row("conversion_rate", "driver", 0.01, "cannot_say"),
+        metric_row("click_through_rate", "driver", -0.08, "worse"),
+        metric_row("views_per_visitor", "guardrail", -0.01, "not_worse", 0.05),
     ]
-    curve = [
-        {
-            "until": (NOW + timedelta(days=day)).isoformat(), "name": "revenue_per_visitor", "variant": "new",
-            "n_control": 100 * day, "n_treatment": 100 * day, "effect_size": 10.0, "effect_size_ci": [1.0, 19.0],
-            "rel_effect_size": 0.1, "rel_effect_size_ci": [0.1 - 0.3 / day, 0.1 + 0.3 / day],
-            "always_valid_ci": [-5.0, 25.0],
-        }
-        for day in range(1, 6)
-    ]  # fmt: skip
-    report = Report(
-        experiment="ranker", control="old", metrics=metrics, cumulative=curve, as_of=NOW,
-        units={"old": 500, "new": 510},
-        decision=Decision(action="extend", variant=None, sentence="Extend: 9 days to go.", reasons=["not yet"]),
-        checks=[
-            Check(name="sample_ratio", passed=True, statistic=0.1, pvalue=0.75, detail="500 to 510"),
-            Check(name="mixed_assignment", passed=False, statistic=3.0, pvalue=None, detail="3 units in two variants"),
-        ],
-    )  # fmt: skip
-    folder = worker.workspace.reports / "shop"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ranker.json").write_bytes(report_json(report))
+    checks = [
+        Check(name="sample_ratio", passed=True, statistic=0.1, pvalue=0.75, detail="500 to 510"),
+        Check(name="mixed_assignment", passed=False, statistic=3.0, pvalue=None, detail="3 units in two variants"),
+    ]
+    put_experiment(worker, metrics, checks, interval=lambda day: [0.1 - 0.3 / day, 0.1 + 0.3 / day])
     return f"http://127.0.0.1:{worker.port}"
 
 
