@@ -9,6 +9,7 @@ from thinslice.settings import Workspace, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from pathlib import Path
 
     import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from thinslice.records import Item
 
 EVENT_COLUMNS = ("session_id", "item_id", "ts", "event", "split", "user_id", "visitor_id")
+
+FEEDBACK = ("purchase", "hide", "report")
+"""Events that say whether an item was right."""
 
 ITEM_COLUMNS = {
     "title": ("title", "name", "movie_title", "product_name", "item_name"),
@@ -33,7 +37,12 @@ ITEM_COLUMNS = {
 
 
 def read_log(
-    workspace: Workspace, events_file: Path | None, tenant: str | None, items_file: Path | None
+    workspace: Workspace,
+    events_file: Path | None,
+    tenant: str | None,
+    items_file: Path | None,
+    *,
+    now: datetime | None = None,
 ) -> tuple[dict[str, NDArray[Any]], list[Item]]:
     """The columns and the catalog that the options of a command name: a file, or the lake of a tenant.
 
@@ -47,7 +56,7 @@ def read_log(
         columns, items = read_events(events_file), []
     else:
         assert tenant is not None
-        columns, items = read_lake(workspace, tenant)
+        columns, items = read_lake(workspace, tenant, now)
     return columns, items if items_file is None else read_items(items_file)
 
 
@@ -61,7 +70,9 @@ def read_events(path: Path) -> dict[str, NDArray[Any]]:
     return {name: _column(table, name, str(path)) for name in table.column_names}
 
 
-def read_lake(workspace: Workspace, tenant: str) -> tuple[dict[str, NDArray[Any]], list[Item]]:
+def read_lake(
+    workspace: Workspace, tenant: str, now: datetime | None = None
+) -> tuple[dict[str, NDArray[Any]], list[Item]]:
     """What `train` would learn from: a tenant's clicks in sessions from the lake, and its catalog."""
     from datetime import UTC, datetime
 
@@ -70,7 +81,7 @@ def read_lake(workspace: Workspace, tenant: str) -> tuple[dict[str, NDArray[Any]
 
     read_settings(workspace).tenant(tenant)
     lake = Lake(workspace.lake)
-    clicks = train.read_clicks(lake, tenant, datetime.now(UTC))
+    clicks = train.read_clicks(lake, tenant, now or datetime.now(UTC))
     if len(clicks.item) == 0:
         raise BadInput(f"the lake holds nothing yet that the models of {tenant!r} could learn from.",
                        hint=f"`thinslice import events FILE --tenant {tenant}` brings some.")  # fmt: skip
@@ -80,6 +91,60 @@ def read_lake(workspace: Workspace, tenant: str) -> tuple[dict[str, NDArray[Any]
     if clicks.action.any():
         columns["action_code"] = clicks.action
     return columns, train.read_items(lake, tenant)
+
+
+def read_feedback(
+    workspace: Workspace, tenant: str, columns: dict[str, NDArray[Any]] | None, now: datetime
+) -> list[tuple[str, str, str]]:
+    """What visitors bought, hid and reported: (session id, item id, event name), sessions named as `read_log` does.
+
+    Args:
+        workspace: Whose lake is read.
+        tenant: Whose events.
+        columns: Those of a file, which then is read instead; None: the lake. There a purchase, hide or report belongs
+            to the visitor's last session that began before it.
+        now: The moment that the log was read at.
+    """
+    from bisect import bisect_right
+
+    from thinslice.evaluation.splits import OTHER_NAMES
+
+    if columns is not None:
+        if "event" not in columns:
+            return []
+        names = [OTHER_NAMES.get(name, name) for name in columns["event"].astype(str).tolist()]
+        rows = zip(columns["session_id"].tolist(), columns["item_id"].tolist(), names, strict=True)
+        return [(str(session), str(item), name) for session, item, name in rows if name in FEEDBACK]
+    from thinslice.jobs import train
+    from thinslice.store.lake import Lake
+
+    lake = Lake(workspace.lake)
+    clicks = train.read_clicks(lake, tenant, now)
+    visits: dict[str, list[tuple[float, int]]] = {}
+    for code, (visitor, started) in enumerate(zip(clicks.visitor.tolist(), clicks.started.tolist(), strict=True)):
+        visits.setdefault(visitor, []).append((started, code))
+    for own in visits.values():
+        own.sort()
+    connection = lake.connect(tenant=tenant)
+    try:
+        events = connection.execute(
+            """
+            SELECT visitor_id, item_id, name, epoch(occurred_at) FROM events
+            WHERE list_contains(?, name) AND visitor_id IS NOT NULL AND item_id IS NOT NULL AND NOT duplicate
+              AND consent = 'personalization'
+            ORDER BY occurred_at, event_id
+            """,
+            [list(FEEDBACK)],
+        ).fetchall()
+    finally:
+        connection.close()
+    found = []
+    for visitor, item, name, at in events:
+        own = visits.get(visitor, [])  # in the order of time
+        place = bisect_right(own, (at, len(clicks.started))) - 1
+        if place >= 0:
+            found.append((str(own[place][1]), str(item), str(name)))
+    return found
 
 
 def read_items(path: Path) -> list[Item]:
