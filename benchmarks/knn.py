@@ -1,25 +1,34 @@
-"""Session kNN in process: quality, time and size of the same settings, and how fast its index is built.
+"""Session kNN in process: time, size and quality beside its peers, how fast its index is built, and the ranker on top.
 
-`python -m benchmarks.knn [FOLDER OF DATA SETS] [--json]`. Latencies are CPU time of the asking thread per call of
-`recommend_codes` (item codes in and out), with the wall clock beside them; the queries are all 60,858 of diginetica.
+`python -m benchmarks.knn [FOLDER OF DATA SETS] [--json]`. Latencies are CPU time of the asking thread per query (codes
+in, codes out, nothing batched); peers answer the same questions in the same run, so compare ratios, not machines.
 """
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from benchmarks import peers
 from benchmarks.machine import describe
-from thinslice.evaluation import evaluate
+from benchmarks.queries import Asked, ask, load, spent
 from thinslice.models import SessionKNN
 from thinslice.records import Interactions
 
-SETTINGS = {"fast": {"sample": 500, "neighbors": 100}, "thorough": {"sample": 5000, "neighbors": 1500}}
+SETTINGS = {
+    "fast": {"sample": 500, "neighbors": 100},
+    "thorough": {"sample": 5000, "neighbors": 500},
+    "default": {"sample": 5000, "neighbors": 1500},
+}
+QUERIES = 20_000
+QUERIES_OF_WSKNN = 2_000
 SYNTHETIC_CLICKS = 45_000_000
 SYNTHETIC_ITEMS = 100_000
 
@@ -29,58 +38,130 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
     home = Path(__file__).parents[1] / ".." / "shared" / "data"
     data = Path(arguments[0] if arguments else os.environ.get("THINSLICE_DATA", home))
-    found = {"machine": describe(), "diginetica": on_diginetica(data), "synthetic": on_synthetic()}
+    SessionKNN.warm()
+    train, asked = load(data, "diginetica", QUERIES)
+    found = {
+        "machine": describe(),
+        "diginetica": on_diginetica(train, asked),
+        "throughput": throughput(train, asked),
+        "start": {"first_answer_s": first_answer_s(SessionKNN.fit(train))},
+        "rebuild": rebuild(),
+        "synthetic": on_synthetic(),
+        "session-ranker": ranker(data),
+    }
     if "--json" in sys.argv:
         print(json.dumps(found))
         return
-    print(f"session kNN ({found['machine']})")
-    for name, row in found["diginetica"].items():
-        cpu, wall = ("/".join(map(str, row[clock].values())) for clock in ("query_us", "query_wall_us"))
-        print(
-            f"  {name:<9} {row['settings']}: HR@20 {row['hr']:.4f}, MRR@20 {row['mrr']:.4f} (n {row['n']:,}), "
-            f"CPU µs p50/p90/p99 {cpu}, wall {wall}, "
-            f"{row['bytes_per_event']} bytes/click, {row['queries_per_s']:,.0f} queries/s"
-        )
-    for name, row in found["synthetic"].items():
-        print(f"  {name}: " + ", ".join(f"{key} {value:,}" for key, value in row.items()))
+    show(found)
 
 
-def on_diginetica(data: Path) -> dict[str, Any]:
-    """Both settings over all queries."""
-    table = pq.read_table(data / "diginetica" / "events.parquet")
-    columns = {name: table[name].to_numpy() for name in ("session_id", "item_id", "ts", "event", "split")}
-    return {
-        name: evaluate(columns, ["session-knn"], settings={"session-knn": settings})["models"][0]
-        for name, settings in SETTINGS.items()
-    }
+def on_diginetica(train: Interactions, asked: Asked) -> dict[str, dict[str, Any]]:
+    """Three settings and two peers over the same questions."""
+    rows = {}
+    for name, settings in SETTINGS.items():
+        model, fit_s = spent(lambda settings=settings: SessionKNN.fit(train, **settings))
+        size = sum(array.nbytes for array in model.arrays().values()) / len(train.item)
+        measured = ask(lambda codes, model=model: model.recommend_codes(codes, 20)[0], asked)
+        rows[name] = peers.row(measured, fit_s, size, settings)
+    rows["implicit tf-idf"] = peers.implicit_tfidf(train, asked)
+    some = Asked(asked.sessions[:QUERIES_OF_WSKNN], asked.targets[:QUERIES_OF_WSKNN])
+    rows["wsknn"] = peers.wsknn(train, some)
+    for row in rows.values():
+        row["times_fast"] = {
+            name: round(row[name] / rows["fast"][name], 2) for name in ("p50_us", "p99_us", "fit_cpu_s")
+        }
+    return rows
+
+
+def throughput(train: Interactions, asked: Asked) -> dict[str, dict[str, float]]:
+    """Queries a second in one call for all, by one thread and by two at the same time."""
+    rows = {}
+    clicks = np.concatenate(asked.sessions)
+    end = np.cumsum([len(session) for session in asked.sessions])
+    begin = np.concatenate([[0], end[:-1]])
+    half = len(end) // 2
+    for name in ("fast", "thorough"):
+        model = SessionKNN.fit(train, **SETTINGS[name])
+
+        def work(part: slice, model: SessionKNN = model) -> None:
+            for _ in range(5):
+                model.recommend_batch(clicks, begin[part], end[part], 20)
+
+        work(slice(0, 100))
+        alone = min(spent(lambda work=work: work(slice(None)))[1] for _ in range(3)) / 5
+        one = min(together(work, [slice(None)]) for _ in range(3)) / 5
+        two = min(together(work, [slice(None, half), slice(half, None)]) for _ in range(3)) / 5
+        rows[name] = {
+            "queries_per_cpu_s": round(len(end) / alone),
+            "queries_per_s_two_threads": round(len(end) / two),
+            "two_threads_times": round(one / two, 2),
+        }
+    return rows
+
+
+def together(work: Any, parts: list[slice]) -> float:
+    """Seconds by the clock on the wall until a thread for each part is done."""
+    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - begun
+
+
+def first_answer_s(model: Any) -> float:
+    """Seconds from the start of a process to its first answer and end: arrays memory-mapped, compiled code cached."""
+    code = (
+        "import sys, pathlib, numpy; from thinslice.models import MODELS; "
+        "arrays = {p.stem: numpy.load(p, mmap_mode='r') for p in pathlib.Path(sys.argv[1]).iterdir()}; "
+        f"model = MODELS[{model.name!r}].from_arrays(arrays); model.recommend([model.item_ids[0]], 20)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for part, array in model.arrays().items():
+            np.save(Path(folder) / f"{part}.npy", array)
+        taken = []
+        for _ in range(4):
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code, folder], check=True)
+            taken.append(time.perf_counter() - begun)
+    return round(min(taken[1:]), 2)
+
+
+def rebuild() -> dict[str, float]:
+    """The index of a million sessions built anew, as every minute of a running shop."""
+    world = synthetic(4_500_000, SYNTHETIC_ITEMS)
+    fit_s = min(spent(lambda: SessionKNN.fit(world))[1] for _ in range(3))
+    return {"cpu_s_per_million_sessions": round(fit_s / (len(world.session_ptr) - 1) * 1e6, 3)}
+
+
+def ranker(data: Path) -> dict[str, Any]:
+    """The two-stage ranker, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.ranker", str(data), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def on_synthetic() -> dict[str, dict[str, float]]:
     """Builds the index of 45 M clicks from sorted arrays, compiled, and asks it a few thousand times."""
-    SessionKNN.warm()
     world = synthetic(SYNTHETIC_CLICKS, SYNTHETIC_ITEMS)
+    draw = np.random.default_rng(1)
+    starts = draw.integers(0, SYNTHETIC_CLICKS - 5, 5000).tolist()
+    asked = Asked([world.item[at : at + 1 + at % 5].copy() for at in starts], [0] * len(starts))
     rows = {}
-    for name, settings in SETTINGS.items():
-        wall, cpu = time.perf_counter(), time.thread_time()
-        model = SessionKNN.fit(world, **settings)
-        cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-        size = sum(array.nbytes for array in model.arrays().values())
-        draw = np.random.default_rng(1)
-        taken = []
-        for start in draw.integers(0, SYNTHETIC_CLICKS - 5, 3000).tolist():
-            session = [world.item_ids[code] for code in world.item[start : start + 1 + start % 5].tolist()]
-            begun = time.thread_time_ns()
-            model.recommend(session, 20)
-            taken.append((time.thread_time_ns() - begun) / 1000)
-        p50, p90, p99 = np.quantile(taken, [0.5, 0.9, 0.99]).tolist()
+    for name in ("fast", "thorough"):
+        wall = time.perf_counter()
+        model, fit_s = spent(lambda name=name: SessionKNN.fit(world, **SETTINGS[name]))
+        wall = time.perf_counter() - wall
+        measured = ask(lambda codes, model=model: model.recommend_codes(codes, 20)[0], asked)
         rows[name] = {
             "clicks": SYNTHETIC_CLICKS,
-            "million_clicks_per_cpu_s": round(SYNTHETIC_CLICKS / cpu / 1e6, 1),
-            "million_clicks_per_s": round(SYNTHETIC_CLICKS / wall / 1e6, 1),
-            "bytes_per_click": round(size / SYNTHETIC_CLICKS, 2),
-            "p50_us": round(p50, 1),
-            "p90_us": round(p90, 1),
-            "p99_us": round(p99, 1),
+            "build_cpu_s": round(fit_s, 2),
+            "build_wall_s": round(wall, 2),
+            "million_clicks_per_cpu_s": round(SYNTHETIC_CLICKS / fit_s / 1e6, 1),
+            "bytes_per_click": round(sum(array.nbytes for array in model.arrays().values()) / SYNTHETIC_CLICKS, 2),
+            **{part: measured[part] for part in ("p50_us", "p90_us", "p99_us")},
         }
         del model
     return rows
@@ -96,6 +177,27 @@ def synthetic(clicks: int, items: int) -> Interactions:
     item = np.minimum(items * draw.random(clicks, dtype=np.float32) ** 3, items - 1).astype(np.int32)
     time_s = 1.7e9 + 0.001 * np.arange(clicks)
     return Interactions(np.concatenate([[0], ends]), item, time_s, [str(code) for code in range(items)])
+
+
+def show(found: dict[str, Any]) -> None:
+    """The same as tables."""
+    print(f"session kNN and its peers on diginetica ({found['machine']})")
+    print(
+        "  CPU us a query        p50       p90       p99   fit CPU s   bytes/click   HR@20   MRR@20   p50 and p99 are"
+    )
+    for name, row in found["diginetica"].items():
+        p50, p90, p99 = (f"{row[part]:>8,.1f}" for part in ("p50_us", "p90_us", "p99_us"))
+        times = f"{row['times_fast']['p50_us']} and {row['times_fast']['p99_us']} x fast"
+        print(
+            f"  {name:<16} {p50}  {p90}  {p99}  {row['fit_cpu_s']:>10.2f}  {row['bytes_per_click']:>12.2f}"
+            f"  {row['hr']:.4f}   {row['mrr']:.4f}   {times}; {row['settings']}"
+        )
+    for part in ("throughput", "synthetic"):
+        for name, row in found[part].items():
+            print(f"  {part}, {name}: " + ", ".join(f"{key} {value:,}" for key, value in row.items()))
+    print(f"  first answer of a new process, seconds: {found['start']['first_answer_s']}")
+    print(f"  rebuild: {found['rebuild']['cpu_s_per_million_sessions']} CPU s per million sessions")
+    print("  session-ranker: " + ", ".join(f"{key} {value:,}" for key, value in found["session-ranker"].items()))
 
 
 if __name__ == "__main__":
