@@ -9,7 +9,7 @@ import click
 
 from thinslice.cli.workspace import json_option, print_json, workspace_option
 from thinslice.errors import BadInput
-from thinslice.settings import Workspace
+from thinslice.settings import Workspace, read_settings
 
 
 @click.command("evaluate", short_help="How well each model would have ranked the sessions of a tenant or file.")
@@ -19,8 +19,8 @@ from thinslice.settings import Workspace
 @click.option("--items", "items_file", type=click.Path(path_type=Path), help="A Parquet or CSV file of items.")
 @click.option("--models", help="Names, with commas between; by default all.")
 @click.option("-k", type=click.IntRange(1, 1000), default=20, show_default=True, help="Length of a list.")
-@click.option("--margin", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
-              help="Relative loss that a simpler model may have and still be enough.")  # fmt: skip
+@click.option("--margin", type=click.FloatRange(0, 1, max_open=True),
+              help="Relative loss that is accepted of a simpler model; absent: the tenant's, else 0.02.")  # fmt: skip
 @click.option("--order-only", is_flag=True, help="ts is a running number, no time; by default found out.")
 @click.option("--cut", type=click.Choice(["session", "moment"]), default="session", show_default=True,
               help="Cut between sessions, or through them: for logs in which a session is a person.")  # fmt: skip
@@ -31,6 +31,9 @@ from thinslice.settings import Workspace
 @click.option("--out", type=click.Path(path_type=Path), help="Where the page of --errors goes.")
 @click.option("--why", is_flag=True, help="What data, features and size bring to the (last) model; takes many fits.")
 @click.option("--seeds", type=click.IntRange(2, 100), default=5, show_default=True, help="How often --why repeats.")
+@click.option(
+    "--objectives", help="What weighing actions brings and costs with the (last) model: purchase=1,refund=-0.3."
+)
 @json_option
 def command(
     workspace: Workspace,
@@ -39,7 +42,7 @@ def command(
     items_file: Path | None,
     models: str | None,
     k: int,
-    margin: float,
+    margin: float | None,
     order_only: bool,
     cut: str,
     test_days: float | None,
@@ -48,6 +51,7 @@ def command(
     out: Path | None,
     why: bool,
     seeds: int,
+    objectives: str | None,
     as_json: bool,
 ) -> None:
     """How well each model would have foreseen the clicks of a log, and at what price.
@@ -58,12 +62,12 @@ def command(
     """
     from thinslice.cli.evaluate_input import read_log
     from thinslice.cli.evaluate_report import print_report, progress_bar
-    from thinslice.evaluation import evaluate, named_models
+    from thinslice.evaluation import MARGIN, evaluate, named_models
 
     if out is not None and not errors:
         raise BadInput("--out names the page of --errors.", hint="Add --errors, or leave --out away.")
-    if errors and why:
-        raise BadInput("--errors and --why are two questions.", hint="Ask one at a time.")
+    if sum((errors, why, objectives is not None)) > 1:
+        raise BadInput("--errors, --why and --objectives: these are two questions.", hint="Ask one at a time.")
     if (errors or why) and refit_hours is not None:
         raise BadInput("--errors and --why look at a model that learned once.", hint="Leave --refit-hours away.")
     columns, items = read_log(workspace, events_file, tenant, items_file)
@@ -100,6 +104,19 @@ def command(
         else:
             print_why(found, kept)
         return
+    if objectives is not None:
+        from thinslice.cli.evaluate_objectives import find_trade_off, print_trade_off
+
+        if refit_hours is not None:
+            raise BadInput("--objectives looks at a model that learned once.", hint="Leave --refit-hours away.")
+        weighed = find_trade_off(workspace, tenant, columns, items, named_models(chosen)[-1], objectives, k, **how)
+        if as_json:
+            print_json(weighed)
+        else:
+            print_trade_off(weighed)
+        return
+    if margin is None:
+        margin = MARGIN if tenant is None else read_settings(workspace).tenant(tenant).margin
     with progress_bar() as progress:
         result = evaluate(
             columns,
