@@ -12,6 +12,7 @@ import pytest
 
 from thinslice.errors import BadInput
 from thinslice.models import SessionKNN, UserCF, from_columns, user_cf
+from thinslice.models.user_history import odds_of_return
 from thinslice.models.user_traits import shared_traits, traits_of
 from thinslice.records import ACTIONS, User
 from thinslice.testing import small_world
@@ -169,6 +170,28 @@ def test_nothing_known_of_anybody_is_no_error():
 def test_a_setting_of_known_users_out_of_range_is_refused(setting):
     with pytest.raises(BadInput, match="must be positive"):
         UserCF.fit(small_world(), **setting)
+
+
+def test_where_users_come_back_to_the_same_items_what_they_took_most_often_comes_first():
+    rows = [(f"{week}-{person}", item_id, 1e9 + 604_800 * week + person, f"user-{person}", 0)
+            for week in range(10) for person in range(6)
+            for item_id in (f"own-{person}", f"week-{week}")]  # fmt: skip
+    session, item, time, user, _ = zip(*rows, strict=True)
+    groceries = from_columns(session, item, time, users=user)
+    assert odds_of_return(groceries) == pytest.approx(54 / (54 + 20))
+    model = UserCF.fit(groceries)
+    assert model.recommend([], 1, user_id="user-3").item_ids == ["own-3"]
+    assert model.explain([], "own-3", user_id="user-3").terms["own-3"] > 0
+
+
+def test_the_odds_of_coming_back_count_later_sessions_of_known_users_alone():
+    def odds(*rows):
+        session, item, user = zip(*rows, strict=True)
+        return odds_of_return(from_columns(session, item, range(len(rows)), users=user))
+
+    assert odds(("s", "a", ""), ("t", "a", "")) == 0
+    assert odds(("s", "a", "ann"), ("s", "a", "ann"), ("t", "b", "ann")) == 0
+    assert odds(("s", "a", "ann"), ("t", "a", "bob"), ("u", "a", "ann"), ("u", "b", "ann")) == pytest.approx(1 / 21)
 
 
 @pytest.mark.data

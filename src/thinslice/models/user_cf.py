@@ -19,12 +19,10 @@ from thinslice.models.implicit_neighbors import ImplicitTfidf
 from thinslice.models.item_to_item import ItemToItem, checked_mask, kernel, plain
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
+from thinslice.models.user_history import histories, odds_of_return, user_rows
 from thinslice.models.user_traits import shared_traits
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import ACTIONS, Arrays, Interactions, Item, Reason, ScoredItems, User
-
-STRENGTH = {"add_to_cart": 2.0, "add_to_wishlist": 2.0, "purchase": 3.0, "refund": 0.0, "report": 0.0, "hide": 0.0}
-"""What an action counts in a user's history, against 1 of a view; the last action on an item decides when it is 0."""
+from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
 
 SESSION_DECAY = 8.0
 """Clicks after which a click of the session counts 1/e as much as the newest in the table."""
@@ -50,7 +48,8 @@ class UserCF:
         self._refused = tuple(np.asarray(arrays[name]) for name in ("refused_ptr", "refused"))
         self._table = tuple(plain(arrays[name]) for name in ("row_ptr", "target", "weight"))
         self._popularity = np.asarray(arrays["popularity"], dtype=np.float64)
-        self._table_share, self._history_share, self._popular_share = (float(each) for each in arrays["limits"])
+        limits = (float(each) for each in arrays["limits"])
+        self._table_share, self._history_share, self._popular_share, self._again_share = limits
 
     @classmethod
     def fit(
@@ -61,6 +60,7 @@ class UserCF:
         rng: np.random.Generator | int | None = None,
         users: Sequence[User] = (),
         reg: float = 250.0,
+        again: float = 5.0,
         top: int = 300,
         half_life_days: float = 180.0,
         table: float = 1.0,
@@ -75,6 +75,7 @@ class UserCF:
             rng: Not needed: nothing is random.
             users: What the shop knows of its users; only who consented to personalization has traits.
             reg: Weight of the squared table, in users (catalogs under 10,000 items).
+            again: Weight of what the user took before, times the odds (learned) that users come back to an item.
             top: How many weights are kept a row of the table.
             half_life_days: A click of the history this old counts half; a log that only tells the order has none.
             table: Weight of the table for the clicks of the session, beside 1 of session kNN.
@@ -84,21 +85,21 @@ class UserCF:
         Raises:
             BadInput: A setting is out of its range.
         """
-        if min(reg, half_life_days) <= 0 or min(table, history, popularity) < 0 or top < 1 or top != int(top):
+        if min(reg, half_life_days) <= 0 or min(again, table, history, popularity) < 0 or top < 1 or top != int(top):
             raise BadInput(
-                "reg and half_life_days must be positive, table, history and popularity not below 0 and top a whole "
-                f"number from 1, got {reg}, {half_life_days}, {table}, {history}, {popularity} and {top}."
+                "reg and half_life_days must be positive, again, table, history and popularity not below 0, top a "
+                f"whole number from 1; got {reg}, {half_life_days}, {again}, {table}, {history}, {popularity} and {top}."
             )
         count = len(interactions.item_ids)
         traits, of_user = shared_traits(users)
         user_ids = sorted({*interactions.user_ids, *(name for name, codes in of_user.items() if codes)})
         code = {name: number for number, name in enumerate(user_ids)}
-        worth, refused = _histories(interactions, [code[name] for name in interactions.user_ids], half_life_days)
+        worth, refused = histories(interactions, [code[name] for name in interactions.user_ids], half_life_days)
         trait_pairs = [(code[name], count + trait) for name, codes in of_user.items() for trait in codes]
         pairs = np.array([*worth, *trait_pairs], dtype=np.int64).reshape(-1, 2)
         value = np.array([*worth.values(), *np.ones(len(trait_pairs))])
         order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-        rows = _rows(interactions, pairs, len(user_ids), count + len(traits))
+        rows = user_rows(interactions, pairs, len(user_ids), count + len(traits))
         knn = SessionKNN.fit(interactions, items, rng=rng)
         learned = _learn(rows, count, reg, top)
         popular = Popular.fit(interactions).arrays()["score"]
@@ -114,7 +115,7 @@ class UserCF:
                 "refused_ptr": _ptr(refused_pairs[:, 0], len(user_ids)),
                 "refused": refused_pairs[:, 1].astype(np.int32),
                 "popularity": (popular / max(float(popular.max(initial=0.0)), 1e-300)).astype(np.float32),
-                "limits": np.array([table, history, popularity]),
+                "limits": np.array([table, history, popularity, again * odds_of_return(interactions)]),
                 "user_letters": known["id_letters"],
                 "user_letter_ptr": known["id_ptr"],
                 **Vocabulary(interactions.item_ids).arrays(),
@@ -192,6 +193,7 @@ class UserCF:
         clicks = self._vocabulary.codes(session)
         total = self._score(clicks, user)
         sources = self._sources(clicks, user)
+        again = dict(zip(*(each.tolist() for each in self._again(user)), strict=True))
         largest = float(np.max(self._knn(clicks), initial=0.0))
         by_session = self.anonymous.explain_all(session, item_ids) if largest > 0 else []
         reasons = []
@@ -207,6 +209,8 @@ class UserCF:
                     if part != 0:
                         name = self._vocabulary[row] if row < len(self._vocabulary) else "traits"
                         terms[name] = terms.get(name, 0.0) + part
+            if code in again:
+                terms[item_id] = terms.get(item_id, 0.0) + again[code]
             if not len(clicks[clicks >= 0]) and self._popularity[code] > 0:
                 terms[POPULARITY] = self._popular_share * float(self._popularity[code])
             rounding = float(total[code]) - sum(terms.values())
@@ -234,6 +238,8 @@ class UserCF:
             total += share * self._rows(rows, worth)
         if not len(clicks[clicks >= 0]):
             total += self._popular_share * self._popularity
+        again, worth = self._again(user)
+        total[again] += worth
         ptr, refused = self._refused
         total[refused[ptr[user] : ptr[user + 1]]] = 0
         return total
@@ -254,6 +260,14 @@ class UserCF:
                 found.append((rows, each, share / largest))
         return found
 
+    def _again(self, user: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """What the user took before, and what that adds to its own score."""
+        ptr, row, worth = self._history
+        inside = slice(ptr[user], ptr[user + 1])
+        taken = row[inside] < len(self._vocabulary)
+        own = worth[inside][taken].astype(np.float64)
+        return row[inside][taken], self._again_share * own / max(float(np.max(own, initial=0.0)), 1e-300)
+
     def _rows(self, rows: NDArray[np.int32], worth: NDArray[np.float64]) -> NDArray[np.float64]:
         total: NDArray[np.float64] = kernel().sum_rows(rows, worth, *self._table, len(self._vocabulary))
         return total
@@ -272,52 +286,6 @@ def _inner(arrays: Arrays, prefix: str) -> Arrays:
     """The arrays of a model inside another, which share one vocabulary."""
     own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     return own | {name: arrays[name] for name in _NAMES}
-
-
-def _histories(
-    interactions: Interactions, code: Sequence[int], half_life_days: float
-) -> tuple[dict[tuple[int, int], float], set[tuple[int, int]]]:
-    """(user, item) → what it counts: the strongest action, by age; and what a user refused last."""
-    worth: dict[tuple[int, int], float] = {}
-    refused: set[tuple[int, int]] = set()
-    if interactions.user is None:
-        return worth, refused
-    owner = np.repeat(interactions.user, np.diff(interactions.session_ptr))
-    known = np.flatnonzero(owner >= 0)
-    known = known[np.argsort(interactions.time[known], kind="stable")]
-    strength = np.array([STRENGTH.get(name, 1.0) for name in ACTIONS])
-    action = np.zeros(len(owner), dtype=np.uint8) if interactions.action is None else interactions.action
-    age_days = (interactions.time.max(initial=0.0) - interactions.time[known]) / 86_400
-    decay = np.ones(len(known)) if interactions.order_only else np.exp2(-age_days / half_life_days)
-    for user, item, base, near in zip(
-        owner[known].tolist(), interactions.item[known].tolist(), strength[action[known]].tolist(), decay.tolist(),
-        strict=True,
-    ):  # fmt: skip
-        pair = (code[user], item)
-        if base == 0:
-            refused.add(pair)
-            worth.pop(pair, None)
-        else:
-            refused.discard(pair)
-            worth[pair] = max(worth.get(pair, 0.0), base * near)
-    return worth, refused
-
-
-def _rows(interactions: Interactions, pairs: NDArray[np.int64], users: int, width: int) -> Any:
-    """Users, then anonymous sessions × items and traits, 1 where there is something: a scipy CSR matrix."""
-    from scipy.sparse import csr_matrix
-
-    length = np.diff(interactions.session_ptr)
-    anonymous = np.ones(len(length), dtype=np.bool_) if interactions.user is None else interactions.user < 0
-    row = np.repeat(np.where(anonymous, np.cumsum(anonymous) - 1, -1), length)
-    inside = row >= 0
-    rows = np.concatenate([pairs[:, 0], row[inside] + users])
-    columns = np.concatenate([pairs[:, 1], interactions.item[inside].astype(np.int64)])
-    table = csr_matrix(
-        (np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(users + int(anonymous.sum()), width)
-    )
-    table.data[:] = 1  # what came twice was added
-    return table
 
 
 def _learn(rows: Any, items: int, reg: float, top: int) -> Arrays:
