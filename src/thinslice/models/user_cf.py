@@ -88,7 +88,8 @@ class UserCF:
         if min(reg, half_life_days) <= 0 or min(again, table, history, popularity) < 0 or top < 1 or top != int(top):
             raise BadInput(
                 "reg and half_life_days must be positive, again, table, history and popularity not below 0, top a "
-                f"whole number from 1; got {reg}, {half_life_days}, {again}, {table}, {history}, {popularity} and {top}."
+                "whole number from 1, "
+                f"got {reg}, {half_life_days}, {again}, {table}, {history}, {popularity} and {top}."
             )
         count = len(interactions.item_ids)
         traits, of_user = shared_traits(users)
