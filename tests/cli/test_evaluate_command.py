@@ -141,6 +141,14 @@ def test_why_says_what_buys_the_next_point_and_keeps_its_trials_in_the_lake(tena
     assert [row[1:] for row in rows] == [(len(found["trials"]), True, Lake(tenant.lake).version("events"))] * 2
 
 
+def test_the_margin_is_the_tenants_unless_it_is_told(tenant):
+    file = tenant.settings_file
+    file.write_text(file.read_text().replace("[tenants.shop]", "[tenants.shop]\nmargin = 0.5", 1))
+    asked = ("--workspace", tenant.root, "--tenant", "shop", "--models", "popular", "--json")
+    assert json.loads(run(*asked).stdout)["protocol"]["margin"] == 0.5
+    assert json.loads(run(*asked, "--margin", 0.1).stdout)["protocol"]["margin"] == 0.1
+
+
 def test_two_questions_at_once_are_refused(events):
     for arguments, says in [(("--why", "--errors"), "two questions"), (("--why", "--refit-hours", 3), "learned once")]:
         result = run("--events", events, *arguments)

@@ -34,6 +34,7 @@ from thinslice.settings import Workspace, read_settings
 @click.option(
     "--objectives", help="What weighing actions brings and costs with the (last) model: purchase=1,refund=-0.3."
 )
+@click.option("--off-policy", "target", help="What this policy would have earned on the slates that were shown.")
 @json_option
 def command(
     workspace: Workspace,
@@ -52,6 +53,7 @@ def command(
     why: bool,
     seeds: int,
     objectives: str | None,
+    target: str | None,
     as_json: bool,
 ) -> None:
     """How well each model would have foreseen the clicks of a log, and at what price.
@@ -66,10 +68,23 @@ def command(
 
     if out is not None and not errors:
         raise BadInput("--out names the page of --errors.", hint="Add --errors, or leave --out away.")
-    if sum((errors, why, objectives is not None)) > 1:
-        raise BadInput("--errors, --why and --objectives: these are two questions.", hint="Ask one at a time.")
+    if sum((errors, why, objectives is not None, target is not None)) > 1:
+        raise BadInput(
+            "--errors, --why, --objectives and --off-policy: these are two questions.", hint="Ask one at a time."
+        )
     if (errors or why) and refit_hours is not None:
         raise BadInput("--errors and --why look at a model that learned once.", hint="Leave --refit-hours away.")
+    if target is not None:
+        from thinslice.cli.evaluate_off_policy import find_value, print_value
+
+        if tenant is None:
+            raise BadInput("--off-policy needs slates that were shown.", hint="Name the --tenant whose they are.")
+        value = find_value(workspace, tenant, target, test_days)
+        if as_json:
+            print_json(value)
+        else:
+            print_value(value)
+        return
     columns, items = read_log(workspace, events_file, tenant, items_file)
     chosen = names_of(models)
     how: dict[str, Any] = {"order_only": True if order_only else None, "cut": cut, "test_days": test_days}
