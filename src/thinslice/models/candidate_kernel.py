@@ -37,7 +37,7 @@ def propose(  # type: ignore[no-untyped-def]
     session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, candidate_weight, decay, distance,
     sample, wanted, known, weight, subsets, neighbor, mask, start, strength,
     walk_ptr, walk_item, walk_weight, cosine_ptr, cosine_item, cosine_weight, next_ptr, next_item, next_weight,
-    before_ptr, before_item, before_weight, recency, blend, slot, touched, table, total,
+    before_ptr, before_item, before_weight, recency, blend, lean, slot, touched, table, total,
 ):  # fmt: skip
     """Fills the table of candidates.
 
@@ -45,9 +45,9 @@ def propose(  # type: ignore[no-untyped-def]
     session kNN, as in `knn_kernel.rank`. Then come four graphs, each as start of the rows (items + 1,), items and
     weights: the two-step walk, the cosine with self, what came soon after an item, what came soon before it.
     `recency` (3, clicks looked at) is what a click counts for walk, cosine and next, the newest first; `blend` (6,)
-    weighs the sources. Scratch: `slot` (items,), all zero before, emptied by `forget` after; `touched` and `table`
-    (most candidates, 16 columns) are filled with item and row of each candidate, `total` (16, 2) with the sum and
-    maximum of each column.
+    weighs the sources; `lean` leaves out sources without weight, where only the blended score is wanted. Scratch:
+    `slot` (items,), all zero before, emptied by `forget` after; `touched` and `table` (most candidates, 16 columns)
+    are filled with item and row of each candidate, `total` (16, 2) with the sum and maximum of each column.
 
     Returns:
         Number of rows, of clicks that were looked at, of distinct items among them (the first rows, newest first), of
@@ -74,10 +74,15 @@ def propose(  # type: ignore[no-untyped-def]
     distinct = size
     last = touched[0]
     second = touched[1] if distinct > 1 else -1
-    _, found = gather(
-        session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
-        known, weight, subsets, neighbor, mask, start, strength,
-    )  # fmt: skip
+    walks = not lean or blend[1] > 0 or blend[5] > 0
+    cosines = not lean or blend[2] > 0 or blend[3] > 0
+    nexts = not lean or blend[4] > 0
+    found = 0
+    if not lean or blend[0] > 0:
+        _, found = gather(
+            session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
+            known, weight, subsets, neighbor, mask, start, strength,
+        )  # fmt: skip
     reach = distance.size // 2
     for n in range(found):  # newest first
         bits = mask[n]
@@ -108,7 +113,7 @@ def propose(  # type: ignore[no-untyped-def]
             continue
         if clicks == recency.shape[1]:
             break
-        for p in range(cosine_ptr[code], cosine_ptr[code + 1]):
+        for p in range(cosine_ptr[code], cosine_ptr[code + 1] if cosines else 0):
             row = place(cosine_item[p], slot, touched, table, size)
             if row >= 0:
                 size = max(size, row + 1)
@@ -116,13 +121,13 @@ def propose(  # type: ignore[no-untyped-def]
                 table[row, COSINE_FLAT] += cosine_weight[p]
                 if code == last:
                     table[row, COSINE_LAST] = cosine_weight[p]
-        for p in range(walk_ptr[code], walk_ptr[code + 1]):
+        for p in range(walk_ptr[code], walk_ptr[code + 1] if walks else 0):
             row = place(walk_item[p], slot, touched, table, size)
             if row >= 0:
                 size = max(size, row + 1)
                 table[row, WALK] += recency[0, clicks] * walk_weight[p]
                 table[row, WALK_FLAT] += walk_weight[p]
-        for p in range(next_ptr[code], next_ptr[code + 1]):
+        for p in range(next_ptr[code], next_ptr[code + 1] if nexts else 0):
             row = place(next_item[p], slot, touched, table, size)
             if row >= 0:
                 size = max(size, row + 1)

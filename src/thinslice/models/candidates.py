@@ -49,7 +49,7 @@ class Questions(NamedTuple):
 
     def some(self, chosen: NDArray[Any]) -> "Questions":
         """Those of an index or a mask."""
-        return self._replace(begin=self.begin[chosen], end=self.end[chosen], answer=self.answer[chosen])
+        return Questions(self.clicks, *(array[chosen] for array in self[1:]))
 
 
 class Lessons(NamedTuple):
@@ -84,7 +84,9 @@ class Candidates:
         self.knn = knn
         self._arrays = {name: readable(array) for name, array in arrays.items()}
         self._graphs = tuple(self._arrays[f"{name}_{part}"] for name in GRAPHS for part in ("ptr", "item", "weight"))
-        self._facts, self._recency, self._blend = (self._arrays[name] for name in ("facts", "recency", "blend"))
+        self._facts, self._recency, self._blend, self._vectors, self._vector_step = (
+            self._arrays[name] for name in _OWN
+        )
         self._scratch = threading.local()
 
     @classmethod
@@ -110,8 +112,7 @@ class Candidates:
         knn = {name.removeprefix("knn_"): array for name, array in arrays.items() if name.startswith("knn_")}
         words = {name: arrays[name] for name in ("id_letters", "id_ptr")}
         own = [f"{name}_{part}" for name in GRAPHS for part in ("ptr", "item", "weight")]
-        own += ["facts", "recency", "blend"]
-        return cls(SessionKNN.from_arrays({**knn, **words}), {name: arrays[name] for name in own})
+        return cls(SessionKNN.from_arrays({**knn, **words}), {name: arrays[name] for name in (*own, *_OWN)})
 
     def arrays(self) -> Arrays:
         """Everything that it is; the arrays of session kNN begin with `knn_`."""
@@ -128,7 +129,9 @@ class Candidates:
             stop: One beyond the last.
         """
         room = self._room(stop - first)
-        count, candidates = _features().look(readable(session, np.int32), *self._asked(room), first, stop, *room[1])
+        count, candidates = _features().look(
+            readable(session, np.int32), *self._asked(room), first, stop, False, *room[1]
+        )
         rows, codes, blended = (array[:count].copy() for array in room[1])
         return Found(codes, rows, blended, candidates)
 
@@ -173,7 +176,7 @@ class Candidates:
 
     def _asked(self, room: Any) -> tuple[Any, ...]:
         """The arguments of the kernels between the session and what is wanted of it."""
-        return *self._inside(), self._facts, *room[0]
+        return *self._inside(), self._facts, self._vectors, self._vector_step, *room[0]
 
     def _inside(self) -> tuple[Any, ...]:
         index, sample, neighbors, scratch = self.knn.inside()
@@ -224,6 +227,10 @@ def readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
     view = np.ascontiguousarray(np.asarray(array, dtype=dtype)).view()
     view.flags.writeable = False
     return view
+
+
+_OWN = ("facts", "recency", "blend", "vectors", "vector_step")
+"""Arrays beside index and graphs."""
 
 
 def _weights(settings: Mapping[str, float]) -> Arrays:

@@ -28,11 +28,15 @@ from thinslice.models.candidate_kernel import (
 FAR = 99.0
 """Clicks since an item that the session does not hold."""
 
+NEAR = 30
+"""So many of the session's newest items are compared with each candidate."""
+
 
 @njit(nogil=True, cache=True)
 def describe(  # type: ignore[no-untyped-def] # numba infers these
-    table, touched, total, order, count, first, size, clicks, distinct, found, sessions, facts, rows
-):
+    table, touched, total, order, count, first, size, clicks, distinct, found, sessions, facts, vectors, vector_step,
+    newest, whole, rows
+):  # fmt: skip
     """Writes the features of some candidates, in the order of `ranking_features.FEATURES`.
 
     Args:
@@ -48,6 +52,10 @@ def describe(  # type: ignore[no-untyped-def] # numba infers these
         found: How many neighbors voted.
         sessions: How many sessions the index holds.
         facts: Shape (items, 8), float32: see `ranking_features.item_facts`.
+        vectors: Shape (items, 64), int8: see `item_vectors`.
+        vector_step: Shape (items,), float32: what a byte of a vector counts.
+        newest: Shape (64,), float32: the vector of the newest click.
+        whole: Shape (64,), float32: that of the session.
         rows: Shape (at least count, features), float32: filled.
     """
     best = np.float32(0)
@@ -78,21 +86,24 @@ def describe(  # type: ignore[no-untyped-def] # numba infers these
         to[17] = each[NEXT_SECOND]
         to[18] = each[COSINE_LAST]
         to[19] = each[BEFORE_LAST]
-        to[20] = each[TIMES]
-        to[21] = each[SINCE] if each[SINCE] > 0 else FAR
-        to[22] = facts[code, 5]
-        to[23] = clicks
-        to[24] = distinct
-        to[25] = clicks - distinct
-        to[26] = found
-        to[27] = facts[last, 0]
-        to[28] = facts[last, 5]
-        to[29] = facts[code, 0]
-        to[30] = facts[code, 1]
-        to[31] = facts[code, 2]
-        to[32] = facts[code, 3]
-        to[33] = facts[code, 4]
-        to[34] = facts[code, 6]
+        to[20] = likeness(newest, vectors[code]) * vector_step[code]
+        to[21] = likeness(whole, vectors[code]) * vector_step[code]
+        to[22], to[23] = nearest(code, touched, distinct, vectors, vector_step)
+        to[24] = each[TIMES]
+        to[25] = each[SINCE] if each[SINCE] > 0 else FAR
+        to[26] = facts[code, 5]
+        to[27] = clicks
+        to[28] = distinct
+        to[29] = clicks - distinct
+        to[30] = found
+        to[31] = facts[last, 0]
+        to[32] = facts[last, 5]
+        to[33] = facts[code, 0]
+        to[34] = facts[code, 1]
+        to[35] = facts[code, 2]
+        to[36] = facts[code, 3]
+        to[37] = facts[code, 4]
+        to[38] = facts[code, 6]
 
 
 @njit(nogil=True, cache=True)
@@ -102,27 +113,88 @@ def share(each, total, column, of):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def direction(session, recency, vectors, vector_step, newest, whole):  # type: ignore[no-untyped-def]
+    """Fills the vector of the newest known click, and that of the session: its clicks by recency, of length 1."""
+    size = vectors.shape[1]
+    whole[:] = 0
+    clicks = 0
+    for position in range(session.size - 1, -1, -1):
+        code = session[position]
+        if code < 0 or code >= vector_step.size:
+            continue
+        if clicks == recency.size:
+            break
+        own = vectors[code]
+        if clicks == 0:
+            for k in range(size):
+                newest[k] = vector_step[code] * own[k]
+        part = recency[clicks] * vector_step[code]
+        for k in range(size):
+            whole[k] += part * own[k]
+        clicks += 1
+    length = np.float32(0)
+    for k in range(size):
+        length += whole[k] * whole[k]
+    if length > 0:
+        whole /= np.sqrt(length)
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def likeness(direction, vector):  # type: ignore[no-untyped-def]
+    """The inner product of a vector and one of bytes."""
+    total = np.float32(0)
+    for k in range(vector.size):
+        total += direction[k] * vector[k]
+    return total
+
+
+@njit(nogil=True, cache=True)
+def nearest(code, touched, distinct, vectors, vector_step):  # type: ignore[no-untyped-def]
+    """How like an item is to the session item most like it, and to the three most like it together; itself left out."""
+    first = second = third = np.float32(-1)
+    for row in range(min(distinct, NEAR)):
+        other = touched[row]
+        if other == code:
+            continue
+        total = np.int32(0)
+        for k in range(vectors.shape[1]):
+            total += np.int32(vectors[code, k]) * np.int32(vectors[other, k])
+        value = np.float32(total) * vector_step[code] * vector_step[other]
+        if value > first:
+            first, second, third = value, first, second
+        elif value > second:
+            second, third = value, second
+        elif value > third:
+            third = value
+    return first, max(first, np.float32(0)) + max(second, np.float32(0)) + max(third, np.float32(0))
+
+
+@njit(nogil=True, cache=True)
 def look(  # type: ignore[no-untyped-def]
-    session, index, sample, wanted, room, graphs, recency, blend, facts, slot, touched, table, total, order,
-    first, stop, rows, codes, blended,
+    session, index, sample, wanted, room, graphs, recency, blend, facts, vectors, vector_step, slot, touched, table,
+    total, order, first, stop, lean, rows, codes, blended,
 ):  # fmt: skip
     """The candidates number `first` to `stop` of one session with their features.
 
     `index` holds the ten arrays of session kNN, `room` its seven scratch arrays, `graphs` the twelve arrays of the
     graphs; see `candidate_kernel.propose` for them and for what follows. `rows`, `codes` and `blended` (at least
-    stop - first each) are filled with features, items and blended scores.
+    stop - first each) are filled with features, items and blended scores; with `lean` without features.
 
     Returns:
         How many were written, how many candidates there are in all.
     """
     size, clicks, distinct, found = propose(  # type: ignore[call-arg] # several stars
-        session, *index, sample, wanted, *room, *graphs, recency, blend, slot, touched, table, total
+        session, *index, sample, wanted, *room, *graphs, recency, blend, lean, slot, touched, table, total
     )
     count = strongest(table, touched, size, first, min(stop, size), order)
-    if count > 0:
+    if count > 0 and not lean:
+        newest = np.empty(vectors.shape[1], np.float32)
+        whole = np.empty(vectors.shape[1], np.float32)
+        direction(session, recency[1], vectors, vector_step, newest, whole)
         describe(
-            table, touched, total, order, count, first, size, clicks, distinct, found, index[0].size - 1, facts, rows
-        )
+            table, touched, total, order, count, first, size, clicks, distinct, found, index[0].size - 1, facts,
+            vectors, vector_step, newest, whole, rows,
+        )  # fmt: skip
     for n in range(count):
         codes[n] = touched[order[n]]
         blended[n] = table[order[n], BLEND]
@@ -132,32 +204,33 @@ def look(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def foresee(  # type: ignore[no-untyped-def]
-    clicks, begin, end, answer, keep, seed, index, sample, wanted, room, graphs, recency, blend, facts, slot, touched,
-    table, total, order, stop, rows, codes, blended, found, written, kept, label,
+    clicks, begin, end, answer, keep, seed, index, sample, wanted, room, graphs, recency, blend, facts, vectors,
+    vector_step, slot, touched, table, total, order, stop, rows, codes, blended, found, written, kept, label,
 ):  # fmt: skip
     """Asks many questions whose answers are known: where the answer stands, and rows to learn from.
 
     A question shows `clicks[begin:end]` and is answered by `answer`. Of its `stop` best candidates the right one and
     the share `keep` of the wrong ones, decided by `seed`, are written to `kept` (rows, features) and `label` (1 for the
-    right one); none with a negative `keep`. `found` is filled with the rank of the answer by blended score, -1 where
+    right one); a negative `keep` writes none. `found` is filled with the rank of the answer by blended score, -1 where
     it is no candidate; `written` with the number of rows of the question. The rest is as for `look`.
 
     Returns:
         The number of rows written.
     """
     size = 0
+    lean = keep < 0
     best = np.int64(0)  # no literal: `look` has one compiled form
     for q in range(begin.size):
         count, _ = look(
-            clicks[begin[q] : end[q]], index, sample, wanted, room, graphs, recency, blend, facts, slot, touched,
-            table, total, order, best, stop, rows, codes, blended,
+            clicks[begin[q] : end[q]], index, sample, wanted, room, graphs, recency, blend, facts, vectors, vector_step,
+            slot, touched, table, total, order, best, stop, lean, rows, codes, blended,
         )  # fmt: skip
         found[q] = -1
         written[q] = 0
         for n in range(count):
             if codes[n] == answer[q]:
                 found[q] = n
-        if found[q] < 0 or keep < 0:
+        if found[q] < 0 or lean:
             continue
         for n in range(count):
             right = n == found[q]
@@ -191,7 +264,7 @@ def split(  # type: ignore[no-untyped-def]
         The session's distinct items, newest first; parts, shape (codes, items), float64.
     """
     size, _, distinct, _ = propose(  # type: ignore[call-arg]
-        session, *index, sample, wanted, *room, *graphs, recency, blend, slot, touched, table, total
+        session, *index, sample, wanted, *room, *graphs, recency, blend, False, slot, touched, table, total
     )
     forget(slot, touched, size)
     known = touched[:distinct].copy()

@@ -8,7 +8,8 @@ from thinslice.records import Interactions
 EVIDENCE = (
     "blend", "blend_of_best", "blend_rank", "knn", "knn_of_best", "knn_strength", "knn_votes", "knn_newest",
     "walk", "walk_of_best", "walk_flat", "cosine", "cosine_flat", "cosine_flat_of_best",
-    "next", "next_last", "next_last_of_best", "next_second", "cosine_last", "before_last",
+    "next", "next_last", "next_last_of_best", "next_second", "cosine_last", "before_last", "vector_last",
+    "vector_session", "vector_nearest", "vector_near",
 )  # fmt: skip
 """What the session's items say of a candidate: an explanation splits these by session item."""
 
