@@ -56,4 +56,6 @@ def test_the_log_is_brought_in_by_time_or_by_size():
     settings = Lake(commit_every_s=60.0, commit_mb=64)
     assert not is_due(settings, waited_s=59.0, grown_bytes=63_000_000)
     assert is_due(settings, waited_s=60.0, grown_bytes=0)
+    assert is_due(settings, waited_s=15.0, grown_bytes=0, new_items=True)
+    assert not is_due(settings, waited_s=14.0, grown_bytes=0, new_items=True)
     assert is_due(settings, waited_s=0.0, grown_bytes=64_000_000)

@@ -271,6 +271,47 @@ def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace)
     assert train(workspace, "shop", now=NOW)[0].version == fresh.version
 
 
+def test_trainings_on_a_schedule_ask_again_only_when_something_has_changed(workspace):
+    settle(workspace, poor=("session-knn", POOR))
+    fill(workspace, "shop", now=NOW, sessions=600)
+    asked = []
+    for minutes in (3, 2, 1):
+        (trained,) = train(workspace, "shop", now=NOW, full=False, scheduled=True)
+        manifest = FileArtifacts(workspace.models).manifest("shop", trained.version)
+        asked.append((manifest["examined"], manifest["clicks"], trained.offline, trained.refused))
+        Lake(workspace.lake).append("events", [view(f"late-{minutes}", f"new-{minutes}-{n}", minutes) for n in (1, 2)])
+    assert asked[0][0] == asked[1][0] == asked[2][0] == asked[0][1]
+    assert asked[1][1] == asked[0][1] + 2
+    assert asked[0][2:] == asked[1][2:] == asked[2][2:]
+    settle(workspace, poor=("session-knn", {**POOR, "reach": 2}))
+    (trained,) = train(workspace, "shop", now=NOW, full=False, scheduled=True)
+    assert FileArtifacts(workspace.models).manifest("shop", trained.version)["examined"] == asked[2][1] + 2
+
+
+def test_other_code_that_makes_worse_models_leaves_the_stored_ones_in_place(workspace, monkeypatch):
+    fill(workspace, "shop", now=NOW, sessions=1500)
+    train(workspace, "shop", now=NOW)
+    artifacts = FileArtifacts(workspace.models)
+    before, _ = artifacts.load("shop", artifacts.live("shop")["live"])
+    knn = MODELS["session-knn"]
+    honest = knn.fit.__func__
+
+    def spoiled(cls, interactions, items=None, *, rng=None, **settings):
+        mixed = np.random.default_rng(0).permutation(interactions.item)
+        return honest(cls, interactions._replace(item=mixed), items, rng=rng, **settings)
+
+    monkeypatch.setattr(knn, "fit", classmethod(spoiled))
+    monkeypatch.setattr("thinslice.jobs.train.code_version", lambda: "other")
+    monkeypatch.setattr("thinslice.jobs.lesson.code_version", lambda: "other")
+    for scheduled in (False, True):
+        (trained,) = train(workspace, "shop", now=NOW, scheduled=scheduled)
+        assert "session-knn" in trained.withheld
+        assert "session-knn" in trained.kept
+        after, _ = artifacts.load("shop", trained.version)
+        assert np.array_equal(before["session-knn"]["item"], after["session-knn"]["item"])
+        assert np.array_equal(before["implicit-cosine"]["weight"], after["implicit-cosine"]["weight"])
+
+
 def test_auto_stands_for_the_simplest_model_that_will_do(workspace):
     text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
     workspace.settings_file.write_text(text)

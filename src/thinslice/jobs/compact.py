@@ -6,6 +6,9 @@ from thinslice.settings import Lake as LakeSettings
 from thinslice.settings import Workspace
 from thinslice.store.log import segments
 
+ITEMS_WAIT_S = 15.0
+"""New items wait at most so long (seconds) in the log."""
+
 
 def log_bytes(workspace: Workspace) -> int:
     """How many bytes of the intake log are not in the lake yet."""
@@ -28,6 +31,11 @@ def covered_bytes(workspace: Workspace) -> dict[str, int]:
         return {}
 
 
-def is_due(settings: LakeSettings, *, waited_s: float, grown_bytes: int) -> bool:
-    """Whether it is time: after `commit_every_s` seconds or `commit_mb` megabytes, whichever comes first."""
+def is_due(settings: LakeSettings, *, waited_s: float, grown_bytes: int, new_items: bool = False) -> bool:
+    """Whether it is time: after `commit_every_s` seconds or `commit_mb` megabytes, whichever comes first.
+
+    With new items in the log it is time after `ITEMS_WAIT_S`: within a minute they are to be recommended.
+    """
+    if new_items and waited_s >= ITEMS_WAIT_S:
+        return True
     return waited_s >= settings.commit_every_s or grown_bytes >= settings.commit_mb * 1_000_000

@@ -24,14 +24,17 @@ from thinslice.jobs.recipes import (
     tuning_in,
     tuning_of,
 )
-from thinslice.jobs.training_data import Clicks
+from thinslice.jobs.training_data import TrainingData
 from thinslice.models import MODELS
-from thinslice.records import Arrays, Interactions, Item
+from thinslice.records import Arrays, Interactions
 from thinslice.settings import Policy
 from thinslice.store.artifacts import FileArtifacts
 
 IMPERSONAL = ("popular", "newest", "trending")
 """Models that are the same for everybody: they are what others are measured against, and pass no gate."""
+
+GROWN = 1.05
+"""Trainings on a schedule ask again when there are so many times the clicks of the last exam."""
 
 THOROUGH = 5
 """Where a model tuned itself, so many times the questions are asked: that is seldom."""
@@ -66,6 +69,10 @@ class Stored:
             return Recipe(policy, model, tuning)
         return Recipe(policy, quick=tunes_itself(policy.model))
 
+    def made_by(self, name: str) -> str:
+        """Which code made the stored model of a policy."""
+        return str(self.manifest.get("made_by", {}).get(name, ""))
+
     def tried(self, name: str, policy: Policy) -> Tuning | None:
         """On what a policy with these settings was tuned last, even when the model did not pass."""
         tried = self.manifest.get("tried", {}).get(name)
@@ -92,19 +99,14 @@ class Lesson:
     """One training of one tenant.
 
     Args:
-        clicks: All of the tenant.
-        everyone: The same, as models learn from it.
-        items: The catalog.
+        data: What there is to learn from.
         before: The live bundle.
         policies: What the live bundle is to hold, the simplest model first.
         rng: The seed.
     """
 
-    def __init__(
-        self, clicks: Clicks, everyone: Interactions, items: list[Item], before: Stored,
-        policies: Mapping[str, Policy], rng: int,
-    ) -> None:  # fmt: skip
-        self._clicks, self._everyone, self._items = clicks, everyone, items
+    def __init__(self, data: TrainingData, before: Stored, policies: Mapping[str, Policy], rng: int) -> None:
+        self._clicks, self._everyone, self._items = data.clicks, data.everyone, data.items
         self._before, self._policies, self._rng = before, policies, rng
         self._recipes: dict[str, Recipe] = {}
         self._kept: dict[str, Recipe | None] = {}
@@ -113,6 +115,7 @@ class Lesson:
         self.tuned: list[str] = []
         self.due: dict[str, str] = {}
         self.forced: dict[str, list[str]] = {}
+        self._examined: int | None = None
 
     def plan(self, chosen: Collection[str], full: bool | None) -> None:
         """Decides how each chosen policy's model is made: freshened, tuned anew, or by defaults until there is time."""
@@ -141,6 +144,7 @@ class Lesson:
         tuning = any(
             tunes_itself(r.policy.model) and r.previous is None and not r.quick for r in self._recipes.values()
         )
+        self._examined = len(self._everyone.item)
         exam = exam_of(self._clicks, queries=MAX_QUERIES * (THOROUGH if tuning else 1))
         if exam is None:
             self._recipes = {name: recipe._replace(quick=True) for name, recipe in self._recipes.items()}
@@ -161,6 +165,27 @@ class Lesson:
                 fit = live is not None and (popular is None or better_than_popular(live, popular).passed)
                 if fit:
                     self._kept[name] = self._before.recipe(name)
+
+    def settled(self) -> bool:
+        """Whether an exam would say what the last one said: the same recipes, the same code, hardly more clicks."""
+        before = self._before.manifest
+        asked = before.get("examined")
+        if asked is None or before.get("code") != code_version() or len(self._everyone.item) >= GROWN * asked:
+            return False
+        return all(
+            name in before.get("refused", {})
+            if (serving := self._before.recipe(name)) is None
+            else same(serving.policy, recipe.policy) and serving.tuning == recipe.tuning
+            for name, recipe in self._recipes.items()
+        )
+
+    def carry_over(self) -> None:
+        """What the last exam said holds on."""
+        before = self._before.manifest
+        self.refused = {name: why for name, why in before.get("refused", {}).items() if name in self._policies}
+        self._kept = {name: self._before.recipe(name) for name in before.get("kept", []) if name in self.refused}
+        self.forced = {name: why for name, why in before.get("forced", {}).items() if name in self._policies}
+        self._examined = before.get("examined")
 
     def _learned(self, name: str, exam: Exam) -> Replay:
         """The answers of a planned model that learned from the past; if it tuned itself, it stays tuned so."""
@@ -199,10 +224,14 @@ class Lesson:
             choice = choice or next((name for name in reversed(lineup) if name not in self.refused), "popular")
         return choice, sentence
 
+    def renew(self, data: TrainingData) -> None:
+        """What came while the exam was taken: the bundles learn from it, too."""
+        self._clicks, self._everyone, self._items = data.clicks, data.everyone, data.items
+
     def findings(self) -> dict[str, Any]:
         """What the exam said, for the manifest; of policies that were not examined what was said before."""
         before = self._before.manifest
-        gone = set(self._recipes)
+        gone = set(self._answers)
         old = {name: figures for name, figures in before.get("offline", {}).items() if name not in self._answers}
         refused = {name: why for name, why in before.get("refused", {}).items() if name not in gone}
         tried = {
@@ -218,10 +247,10 @@ class Lesson:
             },
             "withheld": sorted(refused),
             "refused": refused,
-            "kept": sorted({*self._kept, *(name for name in before.get("kept", []) if name not in gone)}),
             "tried": {**{n: t for n, t in before.get("tried", {}).items() if n in self._policies}, **tried},
             "forced": self.forced,
             "tuning_due": self.due,
+            "examined": self._examined,
         }
 
     def bundle(self, interactions: Interactions, wanted: Mapping[str, Policy], old: Stored) -> Bundle:
@@ -241,6 +270,8 @@ class Lesson:
             planned = self._recipes.get(name, Recipe(policy, quick=True))
             recipe = self._kept.get(name) if name in self.refused else planned
             if recipe is None:
+                if serving is not None and old is self._before and old.made_by(name) != code_version():
+                    found[name] = old.arrays[name], serving  # perhaps the fault is this release's
                 continue
             if old is not self._before and serving is not None and serving.previous is not None:
                 recipe = serving
@@ -251,14 +282,19 @@ class Lesson:
     def spoiled(self, bundle: Bundle, margin: float) -> dict[str, list[str]]:
         """Where other code made the models, those that answer worse than the stored ones about what both have seen."""
         manifest = self._before.manifest
-        if self._before.version is None or manifest.get("code") == code_version():
-            return {}
-        exam = seen_exam(self._clicks, float(manifest.get("until", 0.0)))
+        doubtful = [
+            name
+            for name, (arrays, recipe) in bundle.items()
+            if name in self._before.arrays
+            and arrays is not self._before.arrays[name]
+            and recipe.policy.model not in IMPERSONAL
+            and self._before.made_by(name) != code_version()
+        ]
+        exam = seen_exam(self._clicks, float(manifest.get("until", 0.0))) if doubtful else None
         worse: dict[str, list[str]] = {}
-        for name, (arrays, recipe) in bundle.items():
-            serving = self._before.policy(name)
-            if name not in self._recipes or serving is None or recipe.policy.model in IMPERSONAL or exam is None:
-                continue
+        for name in doubtful if exam is not None else []:
+            assert exam is not None
+            arrays, recipe = bundle[name]
             old = read_model(name, self._before.arrays[name], manifest)
             new = read_model(name, arrays, {"policies": {name: recipe.policy.model}})
             if old is None or new is None or exam.queries < MIN_QUERIES:

@@ -9,7 +9,7 @@ models ranked on the newest tenth of the sessions before they learned from it, a
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from thinslice.jobs.training_data import (
     interactions_of,
     read_clicks,
     read_items,
+    read_training_data,
 )
 from thinslice.models import MODELS
 from thinslice.records import Experiment, Interactions
@@ -138,27 +139,29 @@ def train(
         named.add(policy)
     began = time.perf_counter()
     lake, artifacts = Lake(workspace.lake), FileArtifacts(workspace.models)
-    versions = {name: lake.version(name) for name in ("events", "items")}
-    counted = count_all(lake).get(tenant, Counted(0, ""))
-    clicks, items = read_clicks(lake, tenant, now), read_items(lake, tenant)
-    if not len(clicks.item) and not items:
+    data = read_training_data(lake, tenant, now)
+    if not len(data.clicks.item) and not data.items:
         raise NotReady(
             f"tenant {tenant!r} has no events and no items yet.",
             hint=f"`thinslice import events FILE --tenant {tenant}` brings some.",
         )
-    everyone = interactions_of(clicks, np.ones(len(clicks.started), dtype=np.bool_))
     before = stored(artifacts, tenant, LIVE_SLOT)
     feed = feed and before.version is not None
     chosen = set(FEED) & set(policies) if feed else set(policies) if policy is None else {policy}
-    lesson = Lesson(clicks, everyone, items, before, policies, rng)
+    lesson = Lesson(data, before, policies, rng)
     lesson.plan(chosen, full)
-    if not feed:
+    if feed or (scheduled and lesson.settled()):
+        lesson.carry_over()
+    else:
         lesson.examine(named, force=force, margin=shop.margin)
+    if lesson.tuned and any(lake.version(name) != version for name, version in data.versions.items()):
+        data = read_training_data(lake, tenant, now + timedelta(seconds=time.perf_counter() - began))
+        lesson.renew(data)  # that took minutes, and visitors came meanwhile
     choice, sentence = lesson.auto(shop.margin)
     common = {
-        "rng": rng, "lake_version": versions["events"], "lake_versions": versions,
-        "rows": before.manifest.get("rows", 0) if feed else counted.rows,
-        "feed": counted.feed, "code": code_version(), "wheels": wheels(),
+        "rng": rng, "lake_version": data.versions["events"], "lake_versions": data.versions,
+        "rows": before.manifest.get("rows", 0) if feed else data.counted.rows,
+        "feed": data.counted.feed, "code": code_version(), "wheels": wheels(),
     }  # fmt: skip
     rows: list[TrainedModel] = []
 
@@ -179,6 +182,11 @@ def train(
                 name: recipe.tuning._asdict() for name, (_, recipe) in bundle.items() if recipe.tuning is not None
             },
             "aliases": aliases,
+            "kept": sorted(set(extra.get("refused", {})) & set(bundle)),
+            "made_by": {
+                name: old.made_by(name) if arrays is old.arrays.get(name) else code_version()
+                for name, (arrays, _) in bundle.items()
+            },
             "sessions": len(interactions.session_ptr) - 1,
             "clicks": len(interactions.item),
             "until": float(interactions.time.max()) if len(interactions.time) else 0.0,
@@ -186,7 +194,7 @@ def train(
         models = {name: arrays for name, (arrays, _) in bundle.items()}
         asked = shop.policies if slot == LIVE_SLOT else {n: each for n, each in shop.policies.items() if n in wanted}
         extras = learn_extras(
-            lake, tenant, asked, interactions, items, now=now, rng=rng, variant=variant_of(extra),
+            lake, tenant, asked, interactions, data.items, now=now, rng=rng, variant=variant_of(extra),
             before=Extras(old.arrays, old.manifest.get("extras", {})), content=content_of(models, manifest),
         )  # fmt: skip
         if extras.arrays:
@@ -197,31 +205,31 @@ def train(
         sha256 = next(row["sha256"] for row in artifacts.versions(tenant) if row["version"] == version)
         rows.append(
             TrainedModel(tenant=tenant, slot=slot, version=version, trained_at=now, sha256=sha256,
-                         lake_version=versions["events"], manifest=manifest)
+                         lake_version=data.versions["events"], manifest=manifest)
         )  # fmt: skip
         return Trained(
             slot=slot, version=version, live=held is None, models=list(bundle),
             withheld=list(extra.get("withheld", [])),
             sessions=manifest["sessions"], clicks=manifest["clicks"], items=len(interactions.item_ids),
-            offline=extra.get("offline", {}), lake_version=versions["events"], refused=extra.get("refused", {}),
-            kept=list(extra.get("kept", [])), tuning_due=extra.get("tuning_due", {}), default=aliases.get(AUTO, ""),
+            offline=extra.get("offline", {}), lake_version=data.versions["events"], refused=extra.get("refused", {}),
+            kept=manifest["kept"], tuning_due=extra.get("tuning_due", {}), default=aliases.get(AUTO, ""),
             changes=changes_of(manifest, old.manifest if old.version is not None else None),
             seconds=round(time.perf_counter() - start, 3),
         )  # fmt: skip
 
-    first = publish(LIVE_SLOT, everyone, policies, before, simplest=sentence, **lesson.findings())
+    first = publish(LIVE_SLOT, data.everyone, policies, before, simplest=sentence, **lesson.findings())
     took_s = round(time.perf_counter() - began, 3)
     results = [replace(first, tuned=lesson.tuned, simplest=sentence, seconds=took_s)]
     for experiment in isolating(workspace, tenant):
-        labels = assigned(lake, clicks, experiment)
+        labels = assigned(lake, data.clicks, experiment)
         own = needed_policies(settings, tenant, {variant.policy for variant in experiment.variants})
         for number, variant in enumerate(experiment.variants):
             mask = training_filter(
-                experiment, variant.name, labels, clicks.started, rng=np.random.default_rng([rng, number])
+                experiment, variant.name, labels, data.clicks.started, rng=np.random.default_rng([rng, number])
             )
             slot = f"exp.{experiment.name}.{variant.name}"
             results.append(
-                publish(slot, interactions_of(clicks, mask), own, stored(artifacts, tenant, slot),
+                publish(slot, interactions_of(data.clicks, mask), own, stored(artifacts, tenant, slot),
                         experiment=experiment.name, variant=variant.name)
             )  # fmt: skip
     lake.append("models", rows)
@@ -252,7 +260,7 @@ def _without_spoiled(
         if recipe is not None:
             bundle[name] = before.arrays[name], recipe
     refused = {**extra["refused"], **worse}
-    return {**extra, "refused": refused, "withheld": sorted(refused), "kept": sorted({*extra["kept"], *worse})}
+    return {**extra, "refused": refused, "withheld": sorted(refused)}
 
 
 def running(workspace: Workspace, tenant: str) -> list[Experiment]:

@@ -1,5 +1,6 @@
 """What a tenant's models learn from: clicks in sessions and the catalog, read from the lake as it is now."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -47,10 +48,17 @@ class Clicks:
     known_user: NDArray[np.str_]
 
 
-def read_clicks(lake: Lake, tenant: str, now: datetime) -> Clicks:
-    """A tenant's clicks from the lake: consented, no bots, no duplicates, with an identity and an item."""
+def read_clicks(lake: Lake, tenant: str, now: datetime, versions: Mapping[str, int] | None = None) -> Clicks:
+    """A tenant's clicks from the lake: consented, no bots, no duplicates, with an identity and an item.
+
+    Args:
+        lake: Where they lie.
+        tenant: Whose.
+        now: Aware UTC; later clicks (of clocks that run ahead) are left out.
+        versions: Tables as they were at these versions.
+    """
     names = ", ".join(f"'{name}'" for name in sorted(SESSION_EVENTS))
-    connection = lake.connect(tenant=tenant)
+    connection = lake.connect(tenant=tenant, versions=versions)
     try:
         rows = connection.execute(
             f"""
@@ -106,9 +114,9 @@ def texts(column: Any) -> NDArray[np.str_]:
     return np.asarray(column, dtype=object).astype(np.str_) if len(column) else np.empty(0, dtype=np.str_)
 
 
-def read_items(lake: Lake, tenant: str) -> list[Item]:
+def read_items(lake: Lake, tenant: str, versions: Mapping[str, int] | None = None) -> list[Item]:
     """A tenant's catalog from the lake, by item id: everything that a model may learn of an item."""
-    connection = lake.connect(tenant=tenant)
+    connection = lake.connect(tenant=tenant, versions=versions)
     try:
         rows = connection.sql("SELECT * FROM items ORDER BY item_id").to_arrow_table()
     finally:
@@ -180,3 +188,31 @@ def count_all(lake: Lake) -> dict[str, Counted]:
     finally:
         connection.close()
     return {str(tenant): Counted(int(rows), str(feed)) for tenant, rows, feed in counted}
+
+
+class TrainingData(NamedTuple):
+    """All that the models of one tenant learn from.
+
+    Attributes:
+        versions: Table → its version in the lake.
+        counted: How much the lake held.
+        clicks: What visitors did.
+        everyone: The same in the shape that models learn from.
+        items: The catalog.
+    """
+
+    versions: dict[str, int]
+    counted: Counted
+    clicks: Clicks
+    everyone: Interactions
+    items: list[Item]
+
+
+def read_training_data(lake: Lake, tenant: str, now: datetime) -> TrainingData:
+    """Reads the lake as it is; clicks after `now` (of clocks that run ahead) are left for later."""
+    versions = {name: lake.version(name) for name in ("events", "items")}
+    counted = count_all(lake).get(tenant, Counted(0, ""))
+    there = {name: version for name, version in versions.items() if version >= 0}
+    clicks = read_clicks(lake, tenant, now, there)
+    everyone = interactions_of(clicks, np.ones(len(clicks.started), dtype=np.bool_))
+    return TrainingData(versions, counted, clicks, everyone, read_items(lake, tenant, there))

@@ -88,6 +88,8 @@ class Jobs:
         self._news: list[News] = []
         self._children: dict[str, tuple[str, subprocess.Popen[bytes], float]] = {}
         self._catalog_version = -1
+        self._item_sequence: dict[str, int] = {}
+        self._new_items = False
         self._sessions: tuple[int, float | None] = (-1, None)
         self._errands: dict[str, subprocess.Popen[bytes]] = {}
         self._stopping = threading.Event()
@@ -142,14 +144,25 @@ class Jobs:
     def compact(self) -> None:
         """Brings the logs into the lake when it is time."""
         waited = time.monotonic() - self._compacted_at
-        if not is_due(self.settings.lake, waited_s=waited, grown_bytes=log_bytes(self.workspace)):
+        self._look_for_items()
+        grown = log_bytes(self.workspace)
+        if not is_due(self.settings.lake, waited_s=waited, grown_bytes=grown, new_items=self._new_items):
             return
         self._compacted_at = time.monotonic()
+        self._new_items = False
         counts = self.compactor.run_once(datetime.now(UTC))
         self.state["compacted_at"] = now_text()
         self.state["compacted"] = msgspec.structs.asdict(counts)
         self.refill()
         self.write_state()
+
+    def _look_for_items(self) -> None:
+        """Notes whether a shop has told of items since the last time."""
+        for tenant in self.settings.tenants:
+            seen = self._item_sequence.get(tenant)
+            sequence, changed = self.live.item_changes(tenant, seen or 0)
+            self._item_sequence[tenant] = sequence
+            self._new_items = self._new_items or (seen is not None and bool(changed))
 
     def refill(self) -> None:
         """Brings imported items into the live catalog, and after a power loss the visits of the last half hour."""
@@ -218,7 +231,7 @@ class Jobs:
         """Looks after the trainings in progress, and starts those that are due.
 
         There are two lanes: one for what comes each minute, and one for tuning, which takes long; so no tenant waits
-        for another's tuning. One tenant is never in both.
+        for a tuning, not even its own. What is tuned learns at its end what came meanwhile.
         """
         for lane in list(self._children):
             self._look_after(lane)
@@ -232,19 +245,17 @@ class Jobs:
         if lag != self.state["training_lag_s"]:
             self.state["training_lag_s"] = lag
             self.write_state()
-        busy = {tenant for tenant, _, _ in self._children.values()}
-        free = [each for each in self._news if each.tenant not in busy]
         if "training" not in self._children:
-            tenant = next_training(free, now, every_s)
+            tenant = next_training(self._news, now, every_s)
             if tenant is not None:
                 self._start("training", "refit", tenant, now)
                 return
-            tenant = next_feed(free, now, min(every_s, FEED_EVERY_S))
+            tenant = next_feed(self._news, now, min(every_s, FEED_EVERY_S))
             if tenant is not None:
                 self._start("training", "feed", tenant, now)
                 return
         if "tuning" not in self._children:
-            tenant = next_tuning(free, now, TUNE_EVERY_S, self._tuned_at)
+            tenant = next_tuning(self._news, now, TUNE_EVERY_S, self._tuned_at)
             if tenant is not None:
                 self._tuned_at[tenant] = now
                 self._start("tuning", "tune", tenant, now)
@@ -252,13 +263,14 @@ class Jobs:
     def _start(self, lane: str, what: str, tenant: str, now: float) -> None:
         command = [sys.executable, "-m", "thinslice.process.training", "--workspace", str(self.workspace.root)]
         command += ["--tenant", tenant, "--what", what, "--parent", str(os.getpid())]
-        there = count_all(self.lake).get(tenant, Counted(0, ""))
-        before = self._attempted.get(tenant)
-        # New items alone do not take the events of the last minute off the list of what is to be learned.
-        rows = there.rows if what != "feed" else before.rows if before is not None else 0
-        at = now if what != "feed" or before is None else before.at
-        self._attempted[tenant] = Attempt(at, rows, there.feed)
-        self._counted = (-1, -1)
+        if what != "tune":
+            there = count_all(self.lake).get(tenant, Counted(0, ""))
+            before = self._attempted.get(tenant)
+            # New items alone do not take the events of the last minute off the list of what is to be learned.
+            rows = there.rows if what != "feed" else before.rows if before is not None else 0
+            at = now if what != "feed" or before is None else before.at
+            self._attempted[tenant] = Attempt(at, rows, there.feed)
+            self._counted = (-1, -1)
         self._children[lane] = (tenant, subprocess.Popen(command, stdin=subprocess.DEVNULL), time.monotonic())
         self.state[lane] = tenant
         self.write_state()
