@@ -1,7 +1,8 @@
 """The whole service under load: slates per second, durable events per second, and how soon an event shows in a slate.
 
 40 k items, 200 k sessions of history, 50 k visitors with live state, a running experiment, the compactor on and
-training looping beside it; the load generator runs on the same machine.
+training looping beside it; the load generator runs on the same machine. With `--policy session-ranker --items 100000
+--sessions 1000000 --rate 2000` it asks the same of the two-stage ranking over a larger shop.
 """
 
 import argparse
@@ -17,11 +18,11 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.load import Outcome, closed, poisson, post, run
+from benchmarks.load import Outcome, closed, poisson, post
 from benchmarks.machine import describe
 from thinslice.records import LiveSession
 from thinslice.settings import Workspace
@@ -29,7 +30,7 @@ from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.live import LiveDB
 
 PROGRAM = str(Path(sys.executable).parent / "thinslice")
-ITEMS, SESSIONS, VISITORS = 40_000, 200_000, 50_000
+VISITORS = 50_000
 EXPERIMENT = """\
 name = "bench"
 placement = "home"
@@ -43,7 +44,7 @@ weight = 0.5
 
 [[variants]]
 name = "treatment"
-policy = "session-knn"
+policy = "POLICY"
 weight = 0.5
 """
 SETTINGS = """\
@@ -58,21 +59,29 @@ every_s = 1.0
 def thinslice(*arguments: str) -> str:
     """Runs one command of the installed program and returns what it printed."""
     command = [PROGRAM, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
-def clicks(rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+class Shop(NamedTuple):
+    """How large the shop is, and which policy the experiment compares with what is popular."""
+
+    items: int = 40_000
+    sessions: int = 200_000
+    policy: str = "session-knn"
+
+
+def clicks(shop: Shop, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Shape (sessions, 5) item numbers and unix seconds: neighborhoods of items, popular ones more often."""
-    center = (ITEMS * rng.power(0.6, SESSIONS)).astype(np.int64)
-    items = (center[:, None] + rng.integers(-20, 21, (SESSIONS, 5))) % ITEMS
-    start = time.time() - 14 * 86400 + np.sort(rng.random(SESSIONS)) * 13.9 * 86400
+    center = (shop.items * rng.power(0.6, shop.sessions)).astype(np.int64)
+    items = (center[:, None] + rng.integers(-20, 21, (shop.sessions, 5))) % shop.items
+    start = time.time() - 14 * 86400 + np.sort(rng.random(shop.sessions)) * 13.9 * 86400
     return items, start[:, None] + np.arange(5) * 20.0
 
 
-def prepare(folder: Path) -> dict[str, str]:
+def prepare(folder: Path, shop: Shop) -> dict[str, str]:
     """A workspace with catalog, history, live visitors, a trained model and a running experiment; returns the keys."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,29 +94,32 @@ def prepare(folder: Path) -> dict[str, str]:
             raise SystemExit(f"thinslice init writes {section} itself now; adapt the benchmark")
     settings.write_text(kept + "\n" + SETTINGS)
     rng = np.random.default_rng(0)
-    items, times = clicks(rng)
+    items, times = clicks(shop, rng)
     table = pa.table(
         {
-            "session_id": np.repeat(np.arange(SESSIONS), 5).astype(str),
+            "session_id": np.repeat(np.arange(shop.sessions), 5).astype(str),
             "item_id": items.ravel().astype(str),
             "ts": times.ravel(),
             "event": ["view_item"] * items.size,
         }
     )
     pq.write_table(table, folder / "events.parquet")
-    catalog = {"item_id": np.arange(ITEMS).astype(str), "title": [f"Item {number}" for number in range(ITEMS)]}
+    catalog = {
+        "item_id": np.arange(shop.items).astype(str),
+        "title": [f"Item {number}" for number in range(shop.items)],
+    }
     pq.write_table(pa.table(catalog), folder / "items.parquet")
     workspace = ["--workspace", str(folder), "--tenant", "shop"]
     thinslice("import", "items", str(folder / "items.parquet"), *workspace)
     thinslice("import", "events", str(folder / "events.parquet"), *workspace)
     thinslice("train", *workspace)
-    (folder / "bench.toml").write_text(EXPERIMENT)
+    (folder / "bench.toml").write_text(EXPERIMENT.replace("POLICY", shop.policy))
     thinslice("experiment", "start", str(folder / "bench.toml"), *workspace)
     live, now = LiveDB(Workspace(folder).live, 256), time.time()
     for first in range(0, VISITORS, 1000):
         changes = {}
         for visitor in range(first, first + 1000):
-            seen = [str(each) for each in items[visitor % SESSIONS][:4]]
+            seen = [str(each) for each in items[visitor % shop.sessions][:4]]
             changes["shop", f"v{visitor}"] = LiveSession(
                 visitor_id=f"v{visitor}", session_id=f"s{visitor}", started_at=now, last_at=now,
                 items=seen, names=["view_item"] * 4, times=[now] * 4, event_count=4,
@@ -162,7 +174,7 @@ def tree_megabytes() -> float:
     return total / 1024
 
 
-def slates(port: int, key: str, rate: float, seconds: float) -> Outcome:
+def slates(port: int, key: str, shop: Shop, rate: float, seconds: float) -> Outcome:
     """Slates for random visitors in Poisson arrivals, with a trickle of events so that training has news."""
     rng = np.random.default_rng(1)
     visitors = rng.integers(0, VISITORS, 100_000)
@@ -170,16 +182,16 @@ def slates(port: int, key: str, rate: float, seconds: float) -> Outcome:
     def request(number: int) -> bytes:
         visitor = visitors[number % len(visitors)]
         if number % 50 == 0:
-            event = {"name": "view_item", "visitor_id": f"v{visitor}", "item_id": str(visitor % ITEMS)}
+            event = {"name": "view_item", "visitor_id": f"v{visitor}", "item_id": str(visitor % shop.items)}
             return post("/v1/events", key, json.dumps([event]).encode())
         body = {"placement": "home", "k": 20, "visitor_id": f"v{visitor}"}
         return post("/v1/recommendations", key, json.dumps(body).encode())
 
-    run(poisson("127.0.0.1", port, request, rate=200, seconds=5, connections=32))
-    return run(poisson("127.0.0.1", port, request, rate=rate, seconds=seconds, connections=32))
+    poisson("127.0.0.1", port, request, rate=200, seconds=5, connections=32)
+    return poisson("127.0.0.1", port, request, rate=rate, seconds=seconds, connections=32)
 
 
-def events(port: int, key: str, seconds: float) -> Outcome:
+def events(port: int, key: str, shop: Shop, seconds: float) -> Outcome:
     """Batches of ten events over four connections, each acknowledged when durable."""
 
     def request(number: int) -> bytes:
@@ -188,14 +200,14 @@ def events(port: int, key: str, seconds: float) -> Outcome:
                 "event_id": f"b{number}-{each}",
                 "name": "view_item",
                 "visitor_id": f"v{number % VISITORS}",
-                "item_id": str((number * 7 + each) % ITEMS),
+                "item_id": str((number * 7 + each) % shop.items),
                 "occurred_at": datetime.now(UTC).isoformat(),
             }
             for each in range(10)
         ]
         return post("/v1/events", key, json.dumps(batch).encode())
 
-    return run(closed("127.0.0.1", port, request, seconds=seconds, connections=4))
+    return closed("127.0.0.1", port, request, seconds=seconds, connections=4)
 
 
 def call(port: int, path: str, key: str, body: Any) -> tuple[Any, str]:
@@ -207,11 +219,11 @@ def call(port: int, path: str, key: str, body: Any) -> tuple[Any, str]:
         return json.loads(answer.read()), answer.headers["X-Worker"]
 
 
-def reaction(port: int, key: str, tries: int) -> dict[str, float]:
+def reaction(port: int, key: str, shop: Shop, tries: int) -> dict[str, float]:
     """From sending an event to having a slate from another worker that reflects it; and whether each one did."""
     took, stale, other = [], 0, 0
     for number in range(tries):
-        visitor, item = f"reaction-{number}", str((number * 37) % ITEMS)
+        visitor, item = f"reaction-{number}", str((number * 37) % shop.items)
         begin = time.perf_counter()
         event = {"name": "view_item", "visitor_id": visitor, "item_id": item}
         _, wrote = call(port, "/v1/events", key, event)
@@ -232,22 +244,26 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1000.0, help="slates a second")
     parser.add_argument("--seconds", type=float, default=60.0, help="of slates")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--items", type=int, default=Shop().items)
+    parser.add_argument("--sessions", type=int, default=Shop().sessions)
+    parser.add_argument("--policy", default=Shop().policy)
     options = parser.parse_args()
+    shop = Shop(options.items, options.sessions, options.policy)
     print("machine:", describe(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "workspace"
         begin = time.perf_counter()
-        keys = prepare(folder)
+        keys = prepare(folder, shop)
         print(f"prepared in {time.perf_counter() - begin:.0f} s", flush=True)
         with service(folder, options.workers) as port:
             models = FileArtifacts(Workspace(folder).models)
             before = models.generation("shop")
-            show("slates, Poisson", slates(port, keys["secret"], options.rate, options.seconds).row())
+            show("slates, Poisson", slates(port, keys["secret"], shop, options.rate, options.seconds).row())
             print("models published meanwhile:", models.generation("shop") - before, flush=True)
             print("memory of the tree:", f"{tree_megabytes():.0f} MB", flush=True)
-            row = events(port, keys["secret"], 15).row()
+            row = events(port, keys["secret"], shop, 15).row()
             show("events, batches of 10", {**row, "events_per_s": row["per_s"] * 10})
-            show("event to slate", reaction(port, keys["secret"], 300))
+            show("event to slate", reaction(port, keys["secret"], shop, 300))
 
 
 def show(what: str, row: dict[str, float]) -> None:
