@@ -148,29 +148,52 @@ def gather(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def merge(known, posting_ptr, posting, sample, neighbor, mask):  # type: ignore[no-untyped-def]
     """The newest `sample` sessions of several posting lists, each once, with the mask of the lists that it is in."""
-    items = np.uint32(known.size)
+    room = known.size + 1  # one more, so that -1 ends the lists
+    head = np.full(room, -1, np.int32)  # the lists' next sessions, newest first: a list sinks to its place after a step
+    at = np.empty(room, np.uint32)
+    end = np.empty(room, np.uint32)
+    bit = np.empty(room, np.int32)
+    lists = 0
+    for b in range(known.size):
+        first = posting_ptr[known[b]]
+        if first < posting_ptr[known[b] + 1]:
+            session = posting[first]
+            place = lists
+            while place > 0 and head[place - 1] < session:
+                head[place], at[place], end[place], bit[place] = (
+                    head[place - 1], at[place - 1], end[place - 1], bit[place - 1],
+                )  # fmt: skip
+                place -= 1
+            head[place], at[place], end[place], bit[place] = session, first, posting_ptr[known[b] + 1], 1 << b
+            lists += 1
     found = np.uint32(0)
     wanted = np.uint32(sample)
-    at = np.empty(items, np.uint32)
-    end = np.empty(items, np.uint32)
-    head = np.empty(items, np.int32)
-    for b in range(items):
-        at[b] = posting_ptr[known[b]]
-        end[b] = posting_ptr[known[b] + 1]
-        head[b] = posting[at[b]] if at[b] < end[b] else -1
-    while found < wanted:
-        newest = np.int32(-1)
-        for b in range(items):
-            newest = max(newest, head[b])
-        if newest < 0:
-            break
-        bits = np.int32(0)
-        for b in range(items):
-            if head[b] == newest:
-                bits |= np.int32(1) << b
-                next = at[b] + np.uint32(1)
-                at[b] = next
-                head[b] = posting[next] if next < end[b] else -1
+    newest = head[0]
+    bits = np.int32(0)
+    while lists > 0:
+        if head[0] != newest:
+            neighbor[found] = newest
+            mask[found] = bits
+            found += np.uint32(1)
+            if found == wanted:
+                return found
+            newest = head[0]
+            bits = np.int32(0)
+        bits |= bit[0]
+        mine = bit[0]
+        following = at[0] + np.uint32(1)
+        stop = end[0]
+        session = posting[following] if following < stop else np.int32(-1)
+        place = 0
+        while head[place + 1] > session:
+            head[place], at[place], end[place], bit[place] = (
+                head[place + 1], at[place + 1], end[place + 1], bit[place + 1],
+            )  # fmt: skip
+            place += 1
+        head[place], at[place], end[place], bit[place] = session, following, stop, mine
+        if session < 0:
+            lists -= 1
+    if newest >= 0:
         neighbor[found] = newest
         mask[found] = bits
         found += np.uint32(1)
