@@ -32,14 +32,16 @@ def mmr(relevance: NDArray[np.float64], likeness: NDArray[np.float64], k: int, d
         return list(range(min(max(k, 0), n)))
     chosen = [0]
     worth = (1.0 - dial) * relevance
-    closest = likeness[0].copy()
-    left = np.ones(n, dtype=np.bool_)
-    left[0] = False
+    worth[0] = -np.inf
+    unlike = dial * likeness
+    closest = unlike[0].copy()
+    gain = np.empty(n)
     while len(chosen) < min(k, n):
-        best = int(np.argmax(np.where(left, worth - dial * closest, -np.inf)))
+        np.subtract(worth, closest, out=gain)
+        best = int(gain.argmax())
         chosen.append(best)
-        left[best] = False
-        np.maximum(closest, likeness[best], out=closest)
+        worth[best] = -np.inf
+        np.maximum(closest, unlike[best], out=closest)
     return chosen
 
 
@@ -64,18 +66,41 @@ def relevance_of(scores: Sequence[float], rungs: Sequence[int]) -> NDArray[np.fl
     return relevance
 
 
-def likeness_of(items: Sequence[Item | None]) -> NDArray[np.float64]:
+class Traits:
+    """The traits of items as numbers, remembered for as long as an item stays the same object."""
+
+    def __init__(self) -> None:
+        self._number: dict[tuple[str, str], int] = {}
+        self._known: dict[str, tuple[Item, NDArray[np.int64]]] = {}
+
+    def of(self, item: Item) -> NDArray[np.int64]:
+        """The numbers of one item's traits."""
+        known = self._known.get(item.item_id)
+        if known is not None and known[0] is item:
+            return known[1]
+        numbers = np.array(
+            [self._number.setdefault(each, len(self._number)) for each in sorted(traits(item))], np.int64
+        )
+        self._known[item.item_id] = (item, numbers)
+        return numbers
+
+
+def likeness_of(items: Sequence[Item | None], known: Traits | None = None) -> NDArray[np.float64]:
     """How alike items are, 0..1: the cosine of the vectors that the shop supplies, else of what their records share.
 
     Vectors count when every item has one of the same name and length with finite numbers; else categories, kind, brand,
     creator, group and attributes do, each worth one. An item that the catalog does not know is like no other.
+
+    Args:
+        items: None for an item that the catalog does not know.
+        known: Remembers traits from one call to the next.
 
     Returns:
         Shape (items, items), symmetric, 1 on the diagonal.
     """
     rows = vectors_of(items)
     if rows is None:
-        rows = traits_of(items)
+        rows = traits_of(items, known or Traits())
     length = np.sqrt((rows * rows).sum(axis=1))
     rows = rows / np.where(length > 0, length, 1.0)[:, None]
     alike = np.clip(rows @ rows.T, 0.0, 1.0)
@@ -95,17 +120,12 @@ def vectors_of(items: Sequence[Item | None]) -> NDArray[np.float64] | None:
     return None
 
 
-def traits_of(items: Sequence[Item | None]) -> NDArray[np.float64]:
+def traits_of(items: Sequence[Item | None], known: Traits) -> NDArray[np.float64]:
     """Which item has which trait: shape (items, traits), 0 or 1."""
-    column: dict[tuple[str, str], int] = {}
-    places: list[tuple[int, int]] = []
-    for row, item in enumerate(items):
-        found_here = () if item is None else traits(item)
-        places.extend((row, column.setdefault(trait, len(column))) for trait in found_here)
-    found = np.zeros((len(items), max(len(column), 1)))
-    if places:
-        at = np.array(places)
-        found[at[:, 0], at[:, 1]] = 1.0
+    numbers = [_NONE if item is None else known.of(item) for item in items]
+    distinct, column = np.unique(np.concatenate([_NONE, *numbers]), return_inverse=True)
+    found = np.zeros((len(items), max(len(distinct), 1)))
+    found[np.repeat(np.arange(len(items)), [len(each) for each in numbers]), column] = 1.0
     return found
 
 
@@ -125,6 +145,9 @@ def spread(item_ids: Sequence[str], items: Mapping[str, Item]) -> float:
     alike = likeness_of([items.get(each) for each in item_ids])
     n = len(item_ids)
     return float(1.0 - (alike.sum() - n) / (n * (n - 1)))
+
+
+_NONE = np.empty(0, dtype=np.int64)
 
 
 def _is_plain(value: object) -> bool:

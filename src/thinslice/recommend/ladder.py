@@ -208,8 +208,7 @@ def gather(
         if boost is not None:
             ranked = boosted(ranked, boost)
         source = rung.source or ranked.source
-        for item_id, score in zip(ranked.item_ids, ranked.scores, strict=True):
-            pool.add(item_id, score, source, number)
+        pool.add_all(ranked, source, number)
         if rung.alone and pool.item_ids:
             places = 0
     if len(pool.item_ids) < places:
@@ -240,6 +239,22 @@ class _Pool:
         self.sources: list[str] = []
         self.rungs: list[int] = []
         self._admit = admit
+
+    def add_all(self, ranked: ScoredItems, source: str, rung: int) -> None:
+        """A rung's ranking; where nothing is in the way yet, as it is: its filter let nothing through that is used."""
+        distinct = set(ranked.item_ids)
+        if (
+            self.item_ids or self._admit is not None or len(distinct) < len(ranked.item_ids)
+            or not self.used.isdisjoint(distinct)
+        ):  # fmt: skip
+            for item_id, score in zip(ranked.item_ids, ranked.scores, strict=True):
+                self.add(item_id, score, source, rung)
+            return
+        self.used |= distinct
+        self.item_ids = list(ranked.item_ids)
+        self.scores = list(map(float, ranked.scores))
+        self.sources = [source] * len(self.item_ids)
+        self.rungs = [rung] * len(self.item_ids)
 
     def add(self, item_id: str, score: float, source: str, rung: int) -> None:
         if item_id in self.used or (self._admit is not None and not self._admit(item_id)):

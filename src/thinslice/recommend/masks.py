@@ -113,29 +113,45 @@ class RuleMasks:
             part = names[start : start + SLICE]
             self._row[start : start + len(part)] = [find(name, 0) for name in part]
             pause()
+        self._columns = {
+            place: _upright(each[self._row]) for place, each in facts.columns.items() if place in book.filters
+        }
         self._seen = -1
+        self._fixed: dict[bool, NDArray[np.bool_]] = {}
         self._masks: OrderedDict[tuple[object, ...], NDArray[np.bool_]] = OrderedDict()
         self._counts: dict[tuple[object, ...], int] = {}
 
     def update(self, items: Iterable[Item]) -> None:
-        """Takes in which rows new items got; call it after the facts know them."""
+        """Takes in items that came or changed; call it after the facts know them."""
         for item in items:
             code = self._availability.codes.get(item.item_id)
             if code is not None:
-                self._row[code] = self._facts.row[item.item_id]
+                row = self._row[code] = self._facts.row[item.item_id]
+                for place, each in self._columns.items():
+                    each[:, code] = self._facts.columns[place][row]
 
     def mask(self, asked: Asked, *, hard_only: bool = False) -> NDArray[np.bool_]:
         """What may be shown at a request: shape (items,); the caller must not write."""
         self._refresh()
-        keys = tuple((place, self._key(place, asked)) for place in self._filters(hard_only))
-        found = self._masks.get(keys)
+        fixed = self._fixed.get(hard_only)
+        if fixed is None:
+            bits = np.uint64(sum(1 << place for place in self._filters(hard_only) if place not in self._columns))
+            fixed = self._fixed[hard_only] = self._availability.mask & ((self._facts.bits & bits) == bits)[self._row]
+        keys = [
+            (place, key) for place in self._filters(hard_only)
+            if place in self._columns and (key := self._key(place, asked)) is not None
+        ]  # fmt: skip
+        if not keys:
+            return fixed
+        whole = (hard_only, *keys)
+        found = self._masks.get(whole)
         if found is None:
-            found = self._availability.mask
-            for place, key in keys:
-                found = found & self._one(place, key)
-            self._remember(keys, found)
+            found = fixed & self._one(*keys[0])
+            for each in keys[1:]:
+                found &= self._one(*each)
+            self._remember(whole, found)
         else:
-            self._masks.move_to_end(keys)
+            self._masks.move_to_end(whole)
         return found
 
     def removed(self, asked: Asked) -> dict[str, int]:
@@ -154,7 +170,7 @@ class RuleMasks:
         return [place for place in self._book.filters if not hard_only or is_hard(rules[place])]
 
     def _key(self, place: int, asked: Asked) -> tuple[float, ...] | None:
-        return key_of(self._facts.rules[place], asked) if place in self._facts.columns else ()
+        return key_of(self._facts.rules[place], asked) if place in self._columns else ()
 
     def _one(self, place: int, key: tuple[float, ...] | None) -> NDArray[np.bool_]:
         """One rule over all items."""
@@ -162,8 +178,8 @@ class RuleMasks:
         if found is None:
             if key is None:
                 found = np.ones(len(self._row), dtype=np.bool_)
-            elif place in self._facts.columns:
-                found = judged(self._facts.rules[place], self._facts.columns[place], key)[self._row]
+            elif place in self._columns:
+                found = judged(self._facts.rules[place], self._columns[place], key)
             else:
                 found = (self._facts.bits & np.uint64(1 << place)).astype(np.bool_)[self._row]
             self._remember((place, key), found)
@@ -177,6 +193,7 @@ class RuleMasks:
     def _refresh(self) -> None:
         if self._facts.version != self._seen:
             self._seen = self._facts.version
+            self._fixed.clear()
             self._masks.clear()
             self._counts.clear()
 
@@ -193,15 +210,16 @@ class Ruled:
     def __init__(self, masks: RuleMasks, asked: Asked, *, hard_only: bool = False) -> None:
         self._masks = masks
         self._asked = asked
-        self._mask = masks.mask(asked, hard_only=hard_only)
+        self._hard_only = hard_only
 
     def allowed(self, without: Iterable[str]) -> NDArray[np.bool_]:
         """The mask without some items; the caller must not write."""
+        whole = self._masks.mask(self._asked, hard_only=self._hard_only)
         find = self._masks.codes.get
         codes = [code for item_id in without if (code := find(item_id)) is not None]
         if not codes:
-            return self._mask
-        mask = self._mask.copy()
+            return whole
+        mask = whole.copy()
         mask[codes] = False
         return mask
 
@@ -243,3 +261,8 @@ class Listed:
         """The mask over the list without some items."""
         out = set(without)
         return np.array([each not in out and self._may(each) for each in self._item_ids], dtype=np.bool_)
+
+
+def _upright(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns of shape (items, n) as rows of shape (n, items), each in one piece of memory."""
+    return np.ascontiguousarray(columns.T)

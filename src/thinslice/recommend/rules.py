@@ -155,21 +155,26 @@ def judged(rule: AnyRule, columns: NDArray[np.float64], key: Key) -> NDArray[np.
 
     Args:
         rule: Of a kind that `needs` columns.
-        columns: Shape (items, needs).
+        columns: Shape (needs, items).
         key: From `key_of`.
 
     Returns:
         Shape (items,). An item without a place is everywhere, one without a least age is for all, and one without a
         price is in no range.
     """
+    inside: NDArray[np.bool_]
     if isinstance(rule, AgeRule):
-        return ~(columns[:, 0] > key[0])
-    if isinstance(rule, DistanceRule):
-        away = (columns[:, 0] - key[0]) ** 2
-        away += (columns[:, 1] - key[1]) ** 2
-        away += (columns[:, 2] - key[2]) ** 2
-        return ~(away > key[3] ** 2)
-    return (columns[:, 0] >= key[0]) & (columns[:, 0] <= key[1])
+        inside = ~(columns[0] > key[0])
+    elif isinstance(rule, DistanceRule):
+        away = (columns[0] - key[0]) ** 2
+        away += (columns[1] - key[1]) ** 2
+        away += (columns[2] - key[2]) ** 2
+        inside = ~(away > key[3] ** 2)
+    else:
+        inside = columns[0] >= key[0]
+        if key[1] < math.inf:
+            inside &= columns[0] <= key[1]
+    return inside
 
 
 def lets(rule: AnyRule, values: Sequence[float], key: Key) -> bool:

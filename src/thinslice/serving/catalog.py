@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.recommend import Availability
+from thinslice.recommend.diversity import Traits
 from thinslice.recommend.masks import Facts, RuleMasks
 from thinslice.recommend.rules import Asked, RuleBook
 from thinslice.records import Item, LiveStore, Model
@@ -42,6 +43,7 @@ class CatalogView:
         self._meanwhile: dict[int, list[tuple[str, bool]]] = {}
         self._facts = Facts(rules, currency) if rules else None
         self._ruled: weakref.WeakKeyDictionary[Any, dict[int, RuleMasks]] = weakref.WeakKeyDictionary()
+        self.traits = Traits()
         self._shelves: dict[str, dict[str, None]] = {}
         self._codes: weakref.WeakKeyDictionary[Any, dict[str, tuple[int, NDArray[np.int64]]]]
         self._codes = weakref.WeakKeyDictionary()

@@ -49,24 +49,22 @@ RECIPES = {
 """Slates that a policy may name as its model; each is also a policy that need not be written down."""
 
 
-def rung_models(bundle: Bundle | None, policy_name: str, policy_model: str) -> list[Model]:
-    """The models that answer, in order: the policy's own, those of the session, what is popular, what is new.
+def rung_names(bundle: Bundle, policy_name: str, policy_model: str) -> list[str]:
+    """The names in the bundle of the models that answer: the policy's own, those of the session, popular, newest.
 
     Args:
-        bundle: What was trained; None gives no model.
+        bundle: What was trained.
         policy_name: A model of this name in the bundle is the policy's own.
         policy_model: Else the first one of this kind is.
     """
-    if bundle is None:
-        return []
-    kinds: dict[str, Model] = {}
-    for name, model in bundle.models.items():
-        kinds.setdefault(model_kind(name, bundle.manifest), model)
-    kinds.update({name: model for name, model in bundle.models.items() if name in kinds})
-    own = bundle.models.get(policy_name) or kinds.get(policy_model)
+    kinds: dict[str, str] = {}
+    for name in bundle.models:
+        kinds.setdefault(model_kind(name, bundle.manifest), name)
+    kinds.update({name: name for name in bundle.models if name in kinds})
+    own = policy_name if policy_name in bundle.models else kinds.get(policy_model)
     behind = FALLBACKS if policy_model in IMPERSONAL else (*PERSONAL, *FALLBACKS)
     found = [own, *(kinds.get(name) for name in behind)]
-    return list({id(model): model for model in found if model is not None}.values())
+    return list(dict.fromkeys(name for name in found if name is not None))
 
 
 def cart_of(request: RecommendationRequest, session: LiveSession | None, items: Sequence[str]) -> list[str]:

@@ -11,9 +11,9 @@ from thinslice.recommend.explore import Explorer, seed_of
 from thinslice.recommend.masks import Listed, Ruled, Within
 from thinslice.recommend.objectives import terms_of
 from thinslice.recommend.rules import Quotas
-from thinslice.records import Recommendation, SlateItem
+from thinslice.records import Model, Recommendation, SlateItem
 from thinslice.serving.question import Look, Question
-from thinslice.serving.shelves import RECIPES, Recipe, Viewed, as_terms, cart_of, rung_models
+from thinslice.serving.shelves import RECIPES, Recipe, Viewed, as_terms, cart_of, rung_names
 
 _log = logging.getLogger("thinslice.serving")
 
@@ -44,6 +44,7 @@ class Slates:
     def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
         self.removed: Counter[tuple[str, str]] = Counter()
+        self._rung_names: dict[tuple[str, int, str, str], list[str]] = {}
         self._last_good: dict[tuple[str, str, str], list[SlateItem]] = {}
 
     def answer(self, question: Question) -> tuple[Slate, str]:
@@ -142,12 +143,12 @@ class Slates:
 
     def _arrange(self, question: Question) -> Arrange | None:
         """Orders the candidates: objectives, diversity, exploration; None leaves them as they are ranked."""
-        items, bundle = question.catalog.items, question.bundle
+        items, traits, bundle = question.catalog.items, question.catalog.traits, question.bundle
         return arranger(
             question.policy,
             explorer=_explorer(question),
             rates=None if bundle is None else bundle.rates,
-            likeness=lambda item_ids: likeness_of([items.get(item_id) for item_id in item_ids]),
+            likeness=lambda item_ids: likeness_of([items.get(item_id) for item_id in item_ids], traits),
             seed=seed_of(question.recommendation_id),
         )
 
@@ -155,13 +156,26 @@ class Slates:
         """The models that answer, each with what it may show and what it is asked."""
         policy = question.policy
         recipe = RECIPES.get(policy.model)
-        models = rung_models(question.bundle, question.shown_name, recipe.model if recipe else policy.model)
+        models = self._models(question, recipe.model if recipe else policy.model)
         catalog, book, asked = question.catalog, question.book, question.asked
         if not book.filters:
             rungs = [Rung(model, catalog.availability(model)) for model in models]
         else:
             rungs = [Rung(model, Ruled(catalog.masks(model, book), asked, hard_only=hard_only)) for model in models]
         return rungs if recipe is None else _by_recipe(question, recipe, rungs, hard_only)
+
+    def _models(self, question: Question, kind: str) -> list[Model]:
+        """The models that answer, in order; their names are found once for each generation."""
+        bundle = question.bundle
+        if bundle is None:
+            return []
+        place = (bundle.version, len(bundle.models), question.shown_name, kind)
+        names = self._rung_names.get(place)
+        if names is None:
+            if len(self._rung_names) >= ALTERNATES:
+                self._rung_names.clear()
+            names = self._rung_names[place] = rung_names(bundle, question.shown_name, kind)
+        return [bundle.models[name] for name in names]
 
     def _blocks(self, question: Question, item_id: str) -> str:
         """The rule that keeps one item out; empty when none does by itself."""

@@ -80,9 +80,11 @@ class Front:
     def __init__(self, app: ASGIApp, doors: dict[str, Door], worker_name: str) -> None:
         self._app = app
         self._doors = doors
-        self._patterns = [
-            (*path.replace("}", "{").split("{")[::2], door) for path, door in doors.items() if "{" in path
-        ]
+        self._patterns: list[tuple[str, str, Door]] = []
+        for path, door in doors.items():
+            if "{" in path:
+                begin, _, end = path.replace("}", "{").split("{")
+                self._patterns.append((begin, end, door))
         self._header = (b"x-worker", worker_name.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
