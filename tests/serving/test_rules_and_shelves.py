@@ -14,6 +14,8 @@ from thinslice.errors import BadRecord
 from thinslice.models import Content, ImplicitCosine, Newest, Popular, SessionKNN, Trending, from_columns
 from thinslice.models.bought_together import PURCHASE, BoughtTogether
 from thinslice.models.buy_again import BuyAgain
+from thinslice.recommend.masks import RuleMasks
+from thinslice.recommend.rules import Asked
 from thinslice.records import Item, RecommendationRequest
 from thinslice.serving import ExperimentFiles, Intake, ModelHost, RecommendationIds, Recommender
 from thinslice.serving.intake import LogExposures
@@ -358,3 +360,31 @@ def test_a_dial_at_one_spreads_the_slate_and_at_zero_leaves_it(tmp_path):
     shop.items(b={"categories": ["x"]}, c={"categories": ["x"]}, d={"categories": ["y"]}, e={}, f={}, a={})
     assert shown(shop.ask(items=["a"], k=2)) == ["b", "c"]
     assert shown(shop.ask(policy="wide", items=["a"], k=2)) == ["b", "d"]
+
+
+def test_masks_that_were_made_before_a_model_serves_know_what_changed_meanwhile(shop_of):
+    shop = shop_of('kind = "price"\nmax_minor = 1000')
+    shop.items(b={"price_minor": 900}, c={"price_minor": 900}, f={"price_minor": 900})
+    shop.ask(items=["a"])
+    view = shop.workers[0].catalog("shop", shop.now.timestamp())
+    newcomer = SessionKNN.fit(from_columns(list("sst"), list("abg"), [1.0, 2.0, 3.0]))
+    changes = iter([{"b": {"price_minor": 5000}}, {"g": {"price_minor": 100}}, {"h": {"price_minor": 1}}])
+
+    def meanwhile():
+        shop.items(**next(changes, {"f": {"price_minor": 800}}))
+        view.refresh(shop.now.timestamp(), at_once=True)
+
+    view.prepare(newcomer, meanwhile)
+    book = next(iter(view._books.values()))
+    prepared = view.masks(newcomer, book)
+    afresh = RuleMasks(view.availability(newcomer), view._facts, book)
+    assert np.array_equal(prepared.mask(Asked()), afresh.mask(Asked()))
+    assert prepared.mask(Asked()).tolist() == [False, False, True]
+
+
+def test_the_own_source_of_a_policy_is_its_models_name_however_the_policy_is_called(shop_of):
+    shop = shop_of(text='[tenants.shop.policies.fast]\nmodel = "session-knn"\n')
+    recommender = shop.workers[0]
+    assert recommender.own_source("shop", "fast") == "session-knn"
+    for policy in ("popular", "similar", "recently-viewed"):
+        assert recommender.own_source("shop", policy) == policy

@@ -89,6 +89,24 @@ class Facts:
         return None
 
 
+def rows_of(availability: Availability, facts: Facts, pause: Callable[[], object] = bool) -> NDArray[np.int64]:
+    """The row of each of a model's items among the facts: shape (items,), 0 for those that the catalog does not know.
+
+    Args:
+        availability: Knows the model's items.
+        facts: Of the tenant.
+        pause: Called after each `SLICE` items, as in `Availability`.
+    """
+    names = list(availability.codes)
+    rows: NDArray[np.int64] = np.empty(len(names), dtype=np.int64)
+    find = facts.row.get
+    for start in range(0, len(names), SLICE):
+        part = names[start : start + SLICE]
+        rows[start : start + len(part)] = [find(name, 0) for name in part]
+        pause()
+    return rows
+
+
 class RuleMasks:
     """The rules of one placement over one model's items.
 
@@ -96,23 +114,17 @@ class RuleMasks:
         availability: Which of them may be shown at all.
         facts: Of the tenant.
         book: Of the placement.
-        pause: Called after each `SLICE` items, as in `Availability`.
+        rows: What `rows_of` found, when it was asked before; rows that items got since then come by `update`.
     """
 
     def __init__(
-        self, availability: Availability, facts: Facts, book: RuleBook, pause: Callable[[], object] = bool
+        self, availability: Availability, facts: Facts, book: RuleBook, rows: NDArray[np.int64] | None = None
     ) -> None:
         self._availability = availability
         self._facts = facts
         self._book = book
         self.codes = availability.codes
-        self._row: NDArray[np.int64] = np.empty(len(availability.codes), dtype=np.int64)
-        names = list(availability.codes)
-        find = facts.row.get
-        for start in range(0, len(names), SLICE):
-            part = names[start : start + SLICE]
-            self._row[start : start + len(part)] = [find(name, 0) for name in part]
-            pause()
+        self._row: NDArray[np.int64] = rows_of(availability, facts) if rows is None else rows.copy()
         self._columns = {
             place: _upright(each[self._row]) for place, each in facts.columns.items() if place in book.filters
         }

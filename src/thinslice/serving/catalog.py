@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from thinslice.recommend import Availability
 from thinslice.recommend.diversity import Traits
-from thinslice.recommend.masks import Facts, RuleMasks
+from thinslice.recommend.masks import Facts, RuleMasks, rows_of
 from thinslice.recommend.rules import Asked, RuleBook
 from thinslice.records import Item, LiveStore, Model
 from thinslice.settings import AnyRule
@@ -42,6 +42,7 @@ class CatalogView:
         self._lock = threading.Lock()
         self._meanwhile: dict[int, list[tuple[str, bool]]] = {}
         self._facts = Facts(rules, currency) if rules else None
+        self._books: dict[int, RuleBook] = {}
         self._ruled: weakref.WeakKeyDictionary[Any, dict[int, RuleMasks]] = weakref.WeakKeyDictionary()
         self.traits = Traits()
         self._shelves: dict[str, dict[str, None]] = {}
@@ -98,9 +99,17 @@ class CatalogView:
             known = dict(self._available)
             self._meanwhile[ticket] = []
         mask = Availability(model.item_ids, known, pause)
+        rows = None if self._facts is None else rows_of(mask, self._facts, pause)
         with self._lock:
-            mask.update(self._meanwhile.pop(ticket))
-            self._masks.setdefault(owner, mask)
+            changed = self._meanwhile.pop(ticket)
+            mask.update(changed)
+            mask = self._masks.setdefault(owner, mask)
+            if self._facts is None:
+                return
+            books = self._ruled.setdefault(owner, {})
+            for book in self._books.values():
+                masks = books.setdefault(id(book), RuleMasks(mask, self._facts, book, rows))
+                masks.update(self.items[item_id] for item_id, _ in changed)
 
     def masks(self, model: Model, book: RuleBook) -> RuleMasks:
         """What a placement's rules let through of a model; kept current from now on, as `availability` is."""
@@ -112,6 +121,7 @@ class CatalogView:
         if masks is None:
             availability = self.availability(model)
             with self._lock:
+                self._books[id(book)] = book
                 masks = books[id(book)] = RuleMasks(availability, self._facts, book)
         return masks
 

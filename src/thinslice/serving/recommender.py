@@ -27,6 +27,7 @@ from thinslice.serving.experiments import ExperimentFiles, exposure_of
 from thinslice.serving.issued import RecommendationIds
 from thinslice.serving.models import LIVE, ModelHost, slot_of
 from thinslice.serving.question import Look, Question
+from thinslice.serving.shelves import RECIPES
 from thinslice.serving.slates import Slates
 from thinslice.sessions import live_keys, page_item
 from thinslice.settings import BUILT_IN_POLICIES, AnyRule, Policy, Settings
@@ -152,6 +153,13 @@ class Recommender:
         """A policy by name; an unknown name is answered by the popular items."""
         known = self._settings.tenant(tenant).policies.get(name) or BUILT_IN_POLICIES.get(name)
         return known or BUILT_IN_POLICIES["popular"]
+
+    def own_source(self, tenant: str, policy_name: str) -> str:
+        """The source that a policy's own model gives to its items; every other one is a fallback."""
+        kind = self.policy(tenant, policy_name).model
+        bundle = self._models.bundle(tenant)
+        model = None if bundle is None or kind in RECIPES else bundle.models.get(policy_name)
+        return kind if model is None else model.name
 
     def waiting(self, now: float | None = None) -> str:
         """What a first slate waits for, in one sentence; empty when every tenant's can be served."""

@@ -78,7 +78,7 @@ def slate(call: Call, request: RecommendationRequest, start: float) -> Answer:
     call.context.counters.slate(
         key.tenant,
         latency_ms=(time.perf_counter() - start) * 1000,
-        model=call.context.recommender.policy(key.tenant, answer.policy).model,
+        model=call.context.recommender.own_source(key.tenant, answer.policy),
         sources=[item.source for item in answer.items],
     )
     return Answer(200, answer)

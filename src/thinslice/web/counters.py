@@ -26,6 +26,9 @@ BOUNDS_MS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.
              500.0, 1000.0, 2000.0, 5000.0)  # fmt: skip
 """Upper bounds of the latency buckets in milliseconds; the last bucket is open."""
 
+CHOSEN = ("pin", "newcomer")
+"""Sources that are no fallback: the shop's own choice, and items that a policy shows to learn about them."""
+
 REGISTRY = CollectorRegistry()
 
 _ACCEPTED = Counter("thinslice_events_accepted", "Events acknowledged as durable.", ["tenant"], registry=REGISTRY)
@@ -105,7 +108,7 @@ class Counters:
         for source in sources:
             tally[source] = tally.get(source, 0) + 1
         for source, count in tally.items():
-            fallback = source != model
+            fallback = source not in (model, *CHOSEN)
             second.items += count
             second.fallback += count if fallback else 0
             self._child(_SOURCES, tenant, source, "yes" if fallback else "no").inc(count)
