@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
-from thinslice.models.item_features import features, supplied
+from thinslice.models.item_features import Features, features, supplied
 from thinslice.models.item_to_item import checked_mask, kernel, plain, terms_by_item
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
@@ -79,10 +79,7 @@ class Content:
         each = [feed.get(name) for name in names]
         table = features(each, attributes=attributes, text=text)
         given, report = supplied(each)
-        row = np.repeat(np.arange(len(names), dtype=np.int32), np.diff(table.ptr))
-        order = np.argsort(table.feature, kind="stable")
-        posting_ptr = np.zeros(table.size + 1, dtype=np.int64)
-        np.cumsum(np.bincount(table.feature, minlength=table.size), out=posting_ptr[1:])
+        posting_ptr, posting, posting_weight = _turned(table)
         described = (np.diff(table.ptr) > 0) | (np.abs(given).sum(axis=0) > 0)
         evidence = {
             "items": len(names),
@@ -97,8 +94,8 @@ class Content:
                 "feature": table.feature,
                 "feature_weight": table.weight,
                 "posting_ptr": posting_ptr,
-                "posting": row[order],
-                "posting_weight": table.weight[order],
+                "posting": posting,
+                "posting_weight": posting_weight,
                 "vectors": given,
                 "limits": np.array([vectors, decay]),
                 "evidence": np.frombuffer(json.dumps(evidence, sort_keys=True).encode(), dtype=np.uint8),
@@ -215,6 +212,15 @@ class Content:
     def _pairs(self, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = _kernel().pairs(plain(left), plain(right), *self._rows, self._vectors, self._share)
         return found
+
+
+def _turned(table: Features) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """The same entries by feature instead of by item: where each feature starts, its items, their weights."""
+    from scipy.sparse import csr_matrix
+
+    shape = (len(table.ptr) - 1, table.size)
+    turned = csr_matrix((table.weight, table.feature, table.ptr), shape=shape).tocsc()
+    return turned.indptr.astype(np.int64), turned.indices.astype(np.int32), turned.data
 
 
 def _kernel() -> Any:

@@ -74,11 +74,13 @@ def features(items: Sequence[Item | None], *, attributes: float, text: float) ->
     kept = np.flatnonzero(weight)
     row, code, weight = row[kept], code[kept], weight[kept]
     weight /= _lengths(row, weight, len(items))[row]
-    _, code = np.unique(code, return_inverse=True)
-    order = np.lexsort((code, row))
+    used = np.zeros(len(values.number) + len(tokens.number), dtype=np.bool_)
+    used[code] = True
+    code = (np.cumsum(used) - 1)[code]
+    order = np.argsort(row * len(used) + code, kind="stable")  # two rows of sorted numbers: merged, not sorted
     ptr = np.zeros(len(items) + 1, dtype=np.int64)
     np.cumsum(np.bincount(row, minlength=len(items)), out=ptr[1:])
-    return Features(ptr, code[order].astype(np.int32), weight[order].astype(np.float32), int(code.max(initial=-1)) + 1)
+    return Features(ptr, code[order].astype(np.int32), weight[order].astype(np.float32), int(used.sum()))
 
 
 class _Column:
@@ -103,7 +105,8 @@ class _Column:
         row = np.repeat(np.asarray(self.place, dtype=np.int64), np.asarray(self.length, dtype=np.int64))
         pair = row * width + np.asarray(self.code, dtype=np.int64)
         if len(self.worth):
-            weight = np.asarray(self.worth, dtype=np.float64)
+            order = np.argsort(pair, kind="stable")
+            pair, weight = pair[order], np.asarray(self.worth, dtype=np.float64)[order]
         else:
             pair, times = np.unique(pair, return_counts=True)
             weight = 1 + np.log(times)
