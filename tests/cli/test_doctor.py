@@ -142,3 +142,32 @@ def test_an_experiment_file_that_stops_the_training_is_named(half):
     assert status == "problem"
     assert "b.toml is no text in UTF-8" in findings["experiments"]["message"]
     assert "not trained" in findings["experiments"]["advice"]
+
+
+def test_what_was_withheld_rolled_back_or_forced_is_named(half):
+    fill(half, "shop", now=NOW, sessions=600)
+    train(half, "shop", now=NOW)
+    assert doctor(half)[1]["promotion"]["status"] == "ok"
+    half.settings_file.write_text(
+        half.settings_file.read_text()
+        + '\n[tenants.shop.policies.session-knn]\nmodel = "session-knn"\n'
+        + "settings = { sample = 2, neighbors = 1, reach = 1 }\n"
+    )
+    train(half, "shop", now=NOW)
+    assert "withheld: session-knn of shop (" in doctor(half)[1]["promotion"]["message"]
+    train(half, "shop", now=NOW, force=True)
+    assert "live by force: session-knn of shop" in doctor(half)[1]["promotion"]["message"]
+    CliRunner().invoke(program, ["models", "rollback", "--workspace", str(half.root)])
+    found = doctor(half)[1]["promotion"]
+    assert "held since: live of shop" in found["message"]
+    assert "models promote" in found["advice"]
+
+
+def test_models_that_do_not_fit_the_memory_are_named(half):
+    fill(half, "shop", now=NOW, sessions=50)
+    train(half, "shop", now=NOW)
+    assert doctor(half)[1]["memory"]["status"] == "ok"
+    half.settings_file.write_text(half.settings_file.read_text() + "\n[models]\nmemory_mb = 0\n")
+    found = doctor(half)[1]["memory"]
+    assert found["status"] == "problem"
+    assert "memory_mb" in found["advice"]

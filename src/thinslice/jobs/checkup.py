@@ -18,6 +18,7 @@ from thinslice.experiments import is_running
 from thinslice.jobs.compact import log_bytes
 from thinslice.jobs.train import last_training, rows_of
 from thinslice.serving.experiments import read_experiments
+from thinslice.serving.memory import bytes_of
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.keys import Keys
@@ -210,6 +211,63 @@ def check_model(patient: Patient) -> Finding:
             advice="Import events, then `thinslice train`.",
         )  # fmt: skip
     return Finding(name="model", status="ok", message=f"models are live: {listed(trained)}.")
+
+
+def check_promotion(patient: Patient) -> Finding:
+    """What training made went live."""
+    artifacts = FileArtifacts(patient.workspace.models)
+    held, withheld, forced = [], [], []
+    for tenant in patient.tenants:
+        live = artifacts.live(tenant)
+        held += [f"{slot} of {tenant}" for slot, version in artifacts.held(tenant).items() if live.get(slot) == version]
+        if "live" not in live:
+            continue
+        manifest = artifacts.manifest(tenant, live["live"])
+        newest = next((row["version"] for row in artifacts.versions(tenant) if row["name"] == "live"), live["live"])
+        refused = artifacts.manifest(tenant, newest).get("refused", {})
+        withheld += [f"{name} of {tenant} ({why[0]})" for name, why in sorted(refused.items())]
+        forced += [f"{name} of {tenant}" for name in sorted(manifest.get("forced", {}))]
+    if held:
+        return Finding(
+            name="promotion", status="look", message=f"rolled back and held since: {listed(held)}.",
+            advice="`thinslice train`, or `thinslice models promote VERSION`, goes on.",
+        )  # fmt: skip
+    if withheld:
+        return Finding(
+            name="promotion", status="look", message=f"new models were withheld: {listed(withheld, 3)}.",
+            advice="What served before goes on. `thinslice models list` says more; mend the settings or the data.",
+        )  # fmt: skip
+    if forced:
+        return Finding(
+            name="promotion", status="look", message=f"live by force: {listed(forced)}.",
+            advice="`thinslice models rollback` takes it back.",
+        )  # fmt: skip
+    return Finding(name="promotion", status="ok", message="nothing was withheld.")
+
+
+def check_memory(patient: Patient) -> Finding:
+    """The models of all tenants fit into what a web worker may take."""
+    artifacts = FileArtifacts(patient.workspace.models)
+    sizes = {
+        tenant: sum(
+            bytes_of(artifacts.load(tenant, version)[0]) for version in artifacts.live(tenant).values()
+        ) for tenant in patient.tenants
+    }  # fmt: skip
+    allowed = (patient.settings.models.memory_mb if patient.settings is not None else 0) * 1e6
+    total = sum(sizes.values())
+    message = f"the models take {total / 1e6:,.0f} of {allowed / 1e6:,.0f} MB in each web worker."
+    large = [tenant for tenant, size in sizes.items() if size > allowed]
+    if large:
+        return Finding(
+            name="memory", status="problem", message=f"{message} Too large by themselves: {listed(large)}.",
+            advice="They answer what is popular only. Raise memory_mb under [models] in thinslice.toml and restart.",
+        )  # fmt: skip
+    if total > allowed:
+        return Finding(
+            name="memory", status="look", message=f"{message} Tenants that are asked least give way.",
+            advice="They answer what is popular until they are asked. Raise memory_mb under [models] to hold all.",
+        )  # fmt: skip
+    return Finding(name="memory", status="ok", message=message)
 
 
 def check_freshness(patient: Patient) -> Finding:
@@ -415,6 +473,8 @@ CHECKS: dict[str, Check] = {
     "events": check_events,
     "unjoined": check_joins,
     "model": check_model,
+    "promotion": check_promotion,
+    "memory": check_memory,
     "experiments": check_experiments,
     "freshness": check_freshness,
     "backlog": check_backlog,
