@@ -181,6 +181,16 @@ def test_the_service_says_which_processes_run_and_a_killed_one_comes_back(shop):
     wait_for(lambda: {shop.slate(visitor_id="a")[0] for _ in range(20)} == {"w1", "w2"})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not deal connections out")
+def test_connections_are_dealt_out_to_both_workers(shop):
+    def both_answer():
+        return len({shop.ask("GET", "/healthz")[1] for _ in range(8)}) == 2
+
+    wait_for(both_answer)
+    answered = [shop.ask("GET", "/healthz")[1] for _ in range(60)]
+    assert min(answered.count("w1"), answered.count("w2")) >= 12  # a fair coin falls short once in half a million times
+
+
 def test_a_second_service_in_the_same_workspace_is_refused(shop):
     settings = read_settings(shop.workspace)
     with pytest.raises(StoreError, match="already running"):

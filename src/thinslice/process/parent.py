@@ -1,7 +1,9 @@
 """The parent of `serve`: opens the port, starts workers and jobs, restarts what dies, drains everything at the end.
 
-It imports nothing heavy and computes nothing, so that it is always there. The port belongs to it: while a worker is
-dead, waiting connections stay in the queue of the socket and the next worker answers them.
+It imports nothing heavy and computes nothing, so that it is always there. The port belongs to it. On Linux each worker
+has a socket of its own on that port, so that the kernel deals connections out evenly: at one shared socket the worker
+that wakes first takes them all. While a worker is dead, its connections wait for the next one; when it dies again and
+again, its socket is closed until it starts, and the others answer.
 """
 
 import fcntl
@@ -43,7 +45,7 @@ class Child:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    pass_fds: tuple[int, ...] = ()
+    listener: socket.socket | None = None
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -96,27 +98,30 @@ class Service:
                 f"a service is already running in {self.workspace.root}.",
                 hint=f"Its process ids are in {self.workspace.run / 'service.json'}.",
             ) from None
+        self._shared = not hasattr(socket, "SO_REUSEPORT") or sys.platform != "linux"
         try:
-            self._socket = listen(self.host, self.port)
+            listen(self.host, self.port).close()  # somebody else's socket would not stop those that share the port
+            listeners = [listen(self.host, self.port, together=not self._shared)]
+            self.port = listeners[0].getsockname()[1]
+            for _ in range(1, self.workers):
+                shared = listeners[0] if self._shared else listen(self.host, self.port, together=True)
+                listeners.append(shared)
         except OSError as error:
             self._lock.close()
             raise BadInput(
                 f"{self.host}:{self.port} cannot be listened on: {error.strerror or error}.",
                 hint="Another --port or --host?",
             ) from None
-        self.port = self._socket.getsockname()[1]
         (self.workspace.run / "service.json").unlink(missing_ok=True)  # of a parent that was killed
         metrics = self.workspace.run / "metrics"
         for folder in (metrics, self.workspace.run / "counters"):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         base = {**os.environ, **self.environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-        descriptor = self._socket.fileno()
         common = ["--workspace", str(self.workspace.root), "--parent", str(os.getpid())]
-        for number in range(1, self.workers + 1):
-            command = [sys.executable, "-m", "thinslice.process.worker", *common]
-            command += ["--fd", str(descriptor), "--name", f"w{number}"]
-            self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, (descriptor,)))
+        for number, listener in enumerate(listeners, start=1):
+            command = [sys.executable, "-m", "thinslice.process.worker", *common, "--name", f"w{number}"]
+            self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, listener))
         command = [sys.executable, "-m", "thinslice.process.jobs", *common]
         self.children.append(Child("jobs", command, {**base, **ONE_THREAD}))
         self._told: list[int] = []
@@ -152,6 +157,8 @@ class Service:
                     "%s (pid %s) ended with code %s after %.1f s; it starts again in %.1f s",
                     child.name, child.pid, child.process.returncode, lived, child.pause_s,
                 )  # fmt: skip
+                if child.listener is not None and child.pause_s and not self._shared and self._others(child):
+                    child.listener.close()
                 self._forget(child.process.pid)
                 child.process = None
                 changed = True
@@ -194,18 +201,31 @@ class Service:
                 log.warning("pid %s did not end within %.0f s and is killed", process.pid, GRACE_S)
                 process.kill()
             process.wait()
-        self._socket.close()
+        for child in self.children:
+            if child.listener is not None:
+                child.listener.close()
         (self.workspace.run / "service.json").unlink(missing_ok=True)
         self._lock.close()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
+    def _others(self, child: Child) -> bool:
+        """Whether another worker answers meanwhile."""
+        return any(each.listener and each.process and each.process.poll() is None
+                   for each in self.children if each is not child)  # fmt: skip
+
     def _start(self, child: Child) -> None:
+        command, descriptors = list(child.command), []
+        if child.listener is not None:
+            if child.listener.fileno() < 0:
+                child.listener = listen(self.host, self.port, together=True)
+            descriptors = [child.listener.fileno()]
+            command += ["--fd", str(descriptors[0])]
         with child.stderr.open("ab") if child.stderr else open(os.devnull, "ab") as sink:  # noqa: PTH123
             child.process = subprocess.Popen(
-                child.command,
+                command,
                 env=dict(child.environment),
-                pass_fds=child.pass_fds,
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=sink if child.stderr else None,
@@ -231,12 +251,20 @@ class Service:
         draft.replace(self.workspace.run / "service.json")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket that workers inherit."""
+def listen(host: str, port: int, *, together: bool = False) -> socket.socket:
+    """A listening socket that a worker inherits.
+
+    Args:
+        host: An address of this machine.
+        port: 0 takes any free one.
+        together: Whether other sockets of ours may listen on the same port.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if together:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(2048)
         listener.setblocking(False)
