@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.machine import describe
-from benchmarks.queries import Asked, ask, load, spent
+from benchmarks.queries import Asked, ask, first_answer_s, load, spent
 from thinslice.models import SessionKNN
 from thinslice.records import Interactions
 
@@ -108,24 +107,6 @@ def together(work: Any, parts: list[slice]) -> float:
     for thread in threads:
         thread.join()
     return time.perf_counter() - begun
-
-
-def first_answer_s(model: Any) -> float:
-    """Seconds from the start of a process to its first answer and end: arrays memory-mapped, compiled code cached."""
-    code = (
-        "import sys, pathlib, numpy; from thinslice.models import MODELS; "
-        "arrays = {p.stem: numpy.load(p, mmap_mode='r') for p in pathlib.Path(sys.argv[1]).iterdir()}; "
-        f"model = MODELS[{model.name!r}].from_arrays(arrays); model.recommend([model.item_ids[0]], 20)"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for part, array in model.arrays().items():
-            np.save(Path(folder) / f"{part}.npy", array)
-        taken = []
-        for _ in range(4):
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code, folder], check=True)
-            taken.append(time.perf_counter() - begun)
-    return round(min(taken[1:]), 2)
 
 
 def rebuild() -> dict[str, float]:

@@ -1,5 +1,8 @@
-"""Questions of a public data set for benchmarks: the train part, beginnings of test sessions, what came next."""
+"""Questions of a public data set for benchmarks: train part, beginnings of test sessions, what came next; clocks."""
 
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,3 +74,21 @@ def spent(work: Callable[[], Any]) -> tuple[Any, float]:
     cpu = time.thread_time()
     result = work()
     return result, time.thread_time() - cpu
+
+
+def first_answer_s(model: Any) -> float:
+    """Seconds from the start of a process to its first answer and end: arrays memory-mapped, compiled code cached."""
+    code = (
+        "import sys, pathlib, numpy; from thinslice.models import MODELS; "
+        "arrays = {p.stem: numpy.load(p, mmap_mode='r') for p in pathlib.Path(sys.argv[1]).iterdir()}; "
+        f"model = MODELS[{model.name!r}].from_arrays(arrays); model.recommend([model.item_ids[0]], 20)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for part, array in model.arrays().items():
+            np.save(Path(folder) / f"{part}.npy", array)
+        taken = []
+        for _ in range(4):
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code, folder], check=True)
+            taken.append(time.perf_counter() - begun)
+    return round(min(taken[1:]), 2)

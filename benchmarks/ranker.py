@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe
-from benchmarks.queries import Asked, ask, load, spent
+from benchmarks.queries import Asked, ask, first_answer_s, load, spent
 from thinslice.models import MODELS
 from thinslice.records import Interactions
 
@@ -58,6 +58,7 @@ def measure(train: Interactions, asked: Asked) -> dict[str, Any]:
         "refit_cpu_s": round(refit_s, 2),
         "refit_cpu_s_per_million_sessions": round(refit_s / sessions * 1e6, 2),
         "bytes_per_click": round(sum(array.nbytes for array in refit.arrays().values()) / clicks, 1),
+        "first_answer_s": first_answer_s(refit),
         "peak_mb_before_training": before,
         "peak_mb": peak_mb(),
     }

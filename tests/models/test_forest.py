@@ -41,7 +41,7 @@ def test_a_forest_scores_every_row_as_lightgbm_does(data):
 
 
 @pytest.mark.parametrize("leaves", [2, 31, 32, 33, 64])
-@pytest.mark.parametrize("count", [0, 1, 60, 64, 65, 150])
+@pytest.mark.parametrize("count", [0, 1, 60, 64, 65, 150, 256, 700])
 def test_blocks_of_rows_and_widths_of_words_change_nothing(leaves, count):
     rows, wanted = drawn()
     booster = trained(rows, wanted, num_leaves=leaves)

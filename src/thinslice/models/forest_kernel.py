@@ -1,8 +1,8 @@
 """The compiled loops of a forest of decision trees: score a block of rows, and say which feature gave how much.
 
-Rows are scored 64 at a time in the manner of V-QuickScorer (Lucchese et al., SIGIR 2015 and 2016): each tree node looks
-at all rows at once and crosses out the leaves that a row can no longer reach, one bit a leaf; the first bit that is
-left is the leaf where the row ends. No branch depends on a single row, so the compiler turns the inner loops into
+Rows are scored many at a time in the manner of V-QuickScorer (Lucchese et al., SIGIR 2015 and 2016): each tree node
+looks at all rows at once and crosses out the leaves that a row can no longer reach, one bit a leaf; the first bit that
+is left is the leaf where the row ends. No branch depends on a single row, so the compiler turns the inner loops into
 vector instructions. A node that sends all rows the same way is done with one instruction.
 """
 
@@ -14,6 +14,11 @@ from numba import njit
 from numba.extending import intrinsic
 
 BLOCK = 64
+"""Rows are filled up to a multiple of this: a few vectors of the processor."""
+
+WIDEST = 256
+"""So many rows are scored at once, then the next."""
+
 ZERO = np.float32(1e-35)
 """Values this close to 0, and NaN, are 0, as in LightGBM."""
 
@@ -51,34 +56,35 @@ def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: igno
         Shape (rows,), float64, added in the order of the trees.
     """
     count, features = rows.shape
+    width = min(WIDEST, max(1, (count + BLOCK - 1) // BLOCK) * BLOCK)
     found = np.zeros(count, np.float64)
-    column = np.empty((features, BLOCK), np.float32)
+    column = np.empty((features, width), np.float32)
     low = np.empty(features, np.float32)
     high = np.empty(features, np.float32)
-    alive = np.empty(BLOCK, mask.dtype)
-    leaf = np.empty(BLOCK, mask.dtype)
-    total = np.empty(BLOCK, np.float64)
+    alive = np.empty(width, mask.dtype)
+    leaf = np.empty(width, mask.dtype)
+    total = np.empty(width, np.float64)
     every = ~mask.dtype.type(0)
-    for begin in range(0, count, BLOCK):
-        size = min(BLOCK, count - begin)
+    for begin in range(0, count, width):
+        size = min(width, count - begin)
         for j in range(features):
-            for r in range(BLOCK):  # the last row fills the block up
+            for r in range(width):  # the last row fills the block up
                 value = rows[begin + min(r, size - 1), j]
                 column[j, r] = value if abs(value) > ZERO else np.float32(0)
         for j in range(features):
             least = column[j, 0]
             most = column[j, 0]
-            for r in range(BLOCK):
+            for r in range(width):
                 value = column[j, r]
                 least = value if value < least else least
                 most = value if value > most else most
             low[j] = least
             high[j] = most
-        for r in range(BLOCK):
+        for r in range(width):
             total[r] = 0
         for tree in range(tree_ptr.size - 1):
             common = every
-            for r in range(BLOCK):
+            for r in range(width):
                 alive[r] = every
             for node in range(tree_ptr[tree], tree_ptr[tree + 1]):
                 j = feature[node]
@@ -88,11 +94,11 @@ def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: igno
                         common &= mask[node]
                     else:
                         kept = mask[node]
-                        for r in range(BLOCK):
+                        for r in range(width):
                             alive[r] &= kept if column[j, r] > cut else every
-            for r in range(BLOCK):
+            for r in range(width):
                 leaf[r] = first_bit(alive[r] & common)
-            for r in range(BLOCK):
+            for r in range(width):
                 total[r] += leaf_value[tree, leaf[r]]
         for r in range(size):
             found[begin + r] = total[r]
