@@ -103,6 +103,27 @@ def test_half_the_sessions_are_whole_sessions_of_the_log():
     assert less(log, 0.5, 4).time.tolist() != half.time.tolist()
 
 
+def test_a_ranking_without_a_group_of_features_never_looks_at_it():
+    from thinslice.models import SessionRanker
+    from thinslice.models.candidates import Lessons
+    from thinslice.models.lambdamart import learn
+    from thinslice.models.ranking_features import FEATURES, GROUPS
+
+    draw = np.random.default_rng(0)
+    rows = draw.random((4000, len(FEATURES)), dtype=np.float32)
+    score = (rows[:, FEATURES.index("walk")] + rows[:, FEATURES.index("knn")]).reshape(200, 20)
+    label = (score == score.max(axis=1, keepdims=True)).astype(np.uint8).ravel()
+    lessons = Lessons(rows, label, np.full(200, 20, dtype=np.int32), np.zeros(200, dtype=np.int32))
+    options = {"trees": 10, "leaves": 8, "learning_rate": 0.1, "least_rows": 20, "seed": 0}
+    for group, looked in (("none", True), ("graphs", False)):
+        forest = learn(lessons, **options, without=group)
+        used = {FEATURES[code] for code in np.unique(forest.arrays()["feature"]).tolist()}
+        assert ("walk" in used) == looked
+        assert looked or not used & set(GROUPS["graphs"])
+    with pytest.raises(BadInput, match="without must name a group of features"):
+        SessionRanker.fit(from_columns(["a"], ["b"], [1.0]), rng=0, without="clouds")
+
+
 def test_groups_and_sizes_are_settings_that_the_models_take():
     from thinslice.evaluation.why import GROUPS, SMALLER
     from thinslice.models import MODELS

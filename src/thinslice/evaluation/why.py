@@ -14,6 +14,7 @@ from thinslice.evaluation.measure import catalog_at, fitted
 from thinslice.evaluation.replay import replay
 from thinslice.evaluation.simplest import METRICS
 from thinslice.evaluation.splits import Split
+from thinslice.models import ranking_features
 from thinslice.records import Interactions, Item
 
 SHARES = (0.125, 0.25, 0.5)
@@ -31,7 +32,10 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "the distance to the match": {"before": 1e6, "after": 1e6},
         "all clicks but the last": {"look": 1},
     },
-    "session-ranker": {"what is learned from the log (tuning and trees)": {"least_questions": 2**31 - 1}},
+    "session-ranker": {
+        "what is learned from the log (tuning and trees)": {"least_questions": 2**31 - 1},
+        **{f"the features of {group}": {"without": group} for group in ranking_features.GROUPS},
+    },
 }
 """Model → a group of features → the settings without it; a class may bring its own as the attribute `groups`."""
 

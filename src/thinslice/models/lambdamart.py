@@ -7,13 +7,22 @@ from numpy.typing import NDArray
 
 from thinslice.models.candidates import Lessons
 from thinslice.models.forest import Forest
-from thinslice.models.ranking_features import FEATURES
+from thinslice.models.ranking_features import FEATURES, GROUPS
 
 CUT = 20
 """Ranks beyond this are all the same to the learner and to the figures."""
 
 
-def learn(lessons: Lessons, *, trees: int, leaves: int, learning_rate: float, least_rows: int, seed: int) -> Forest:
+def learn(
+    lessons: Lessons,
+    *,
+    trees: int,
+    leaves: int,
+    learning_rate: float,
+    least_rows: int,
+    seed: int,
+    without: str = "none",
+) -> Forest:
     """Boosted trees that put the item that was clicked before those that were not.
 
     The same lessons and settings give the same forest: one thread, no clock.
@@ -25,8 +34,14 @@ def learn(lessons: Lessons, *, trees: int, leaves: int, learning_rate: float, le
         learning_rate: What each tree adds counts so much.
         least_rows: The fewest rows in a leaf.
         seed: For LightGBM.
+        without: A group of `ranking_features.GROUPS` that no tree may look at; none: all may be.
     """
     import lightgbm
+
+    rows = lessons.rows
+    if without != "none":
+        rows = rows.copy()
+        rows[:, [FEATURES.index(name) for name in GROUPS[without]]] = 0  # what never changes is never split on
 
     settings: dict[str, Any] = {
         "objective": "lambdarank",
@@ -41,7 +56,7 @@ def learn(lessons: Lessons, *, trees: int, leaves: int, learning_rate: float, le
         "seed": seed,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(lessons.rows, lessons.label, group=lessons.sizes, feature_name=list(FEATURES))
+    data = lightgbm.Dataset(rows, lessons.label, group=lessons.sizes, feature_name=list(FEATURES))
     booster = lightgbm.train(settings, data, num_boost_round=trees)
     return Forest.from_lightgbm_text(booster.model_to_string())
 

@@ -28,6 +28,16 @@ TERMS = {
 }
 """Feature → the name of its term in an explanation, for those that are no evidence of session items."""
 
+GROUPS = {
+    "neighbors": tuple(name for name in EVIDENCE if name.startswith("knn")),
+    "graphs": tuple(name for name in EVIDENCE if name.startswith(("walk", "cosine", "next", "before"))),
+    "vectors": tuple(name for name in EVIDENCE if name.startswith("vector")),
+    "repeats": tuple(name for name, term in TERMS.items() if term == "repeat"),
+    "session": tuple(name for name, term in TERMS.items() if term == "session"),
+    "popularity": tuple(name for name, term in TERMS.items() if term in ("popularity", "newness")),
+}
+"""Features that can be left out together, to see what they bring; the blended score of stage 1 always stays."""
+
 NEWEST_SHARE, NEWER_SHARE = 0.05, 0.5
 """Popularity is also counted in these newest parts of the log."""
 

@@ -18,7 +18,7 @@ from thinslice.models.candidates import DEFAULTS, Candidates, Found
 from thinslice.models.forest import Forest
 from thinslice.models.interactions import from_columns
 from thinslice.models.lambdamart import stump
-from thinslice.models.ranking_features import EVIDENCE, FEATURES, TERMS
+from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
 from thinslice.models.tuning import Tuned, tune
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
@@ -66,6 +66,7 @@ class SessionRanker:
         holdout: float = 0.1,
         least_questions: int = 500,
         tune_cpu_s_per_million: float = 60.0,
+        without: str = "none",
     ) -> Self:
         """Tunes both stages on the clicks, learns the ranking, and builds the index of all clicks.
 
@@ -83,6 +84,8 @@ class SessionRanker:
             least_questions: With fewer questions nothing is tuned or learned, and safe defaults serve.
             tune_cpu_s_per_million: About so many CPU seconds a million clicks may be spent; the work is counted and not
                 timed, so that the same clicks always give the same model. Small logs get as much as 500,000 clicks.
+            without: A group of features that is left out to see what it brings: neighbors, graphs, vectors, repeats,
+                session or popularity; none leaves them all in.
 
         Raises:
             BadInput: A setting is out of its range.
@@ -90,11 +93,13 @@ class SessionRanker:
         del items
         _check_settings(candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
                         least_questions=least_questions, tune_cpu_s_per_million=tune_cpu_s_per_million)  # fmt: skip
+        if without not in ("none", *GROUPS):
+            raise BadInput(f"without must name a group of features ({', '.join(GROUPS)}) or be none, got {without!r}.")
         seed = int(np.random.default_rng(rng).integers(2**31))
         tuned = tune(
             interactions, candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
             least_questions=least_questions, budget_s=tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6),
-            seed=seed,
+            seed=seed, without=without,
         )  # fmt: skip
         return cls._of(interactions, tuned)
 
@@ -199,7 +204,7 @@ class SessionRanker:
 
     def _scores(self, found: Found, first: int) -> NDArray[np.float64]:
         """The scores of candidates number `first` and on: that of the trees less what a later block gives away."""
-        if self._forest is None:
+        if self._forest is None or not len(found.codes):
             return found.blended.astype(np.float64)
         block = (first + np.arange(len(found.codes))) // self._block
         score: NDArray[np.float64] = self._forest.predict(found.rows) + TIE * found.blended - self._span * block

@@ -20,8 +20,8 @@ QUESTIONS_PER_S = 50
 MOST_QUESTIONS = 3000
 """More would not tell settings apart that matter."""
 
-ROWS_PER_S = 17_000
-"""Rows that the trees learn from, for each CPU second of the budget: a third of it."""
+ROWS_PER_S = 14_000
+"""Rows that the trees learn from, for each CPU second of the budget: with the features of those rows half of it."""
 
 KEEP = (0.05, 0.3)
 """The share of wrong candidates that is learned from lies between these; more questions teach more than more rows."""
@@ -56,7 +56,7 @@ class Tuned(NamedTuple):
 
 def tune(
     interactions: Interactions, *, candidates: int, trees: int, leaves: int, holdout: float, least_questions: int,
-    budget_s: float, seed: int,
+    budget_s: float, seed: int, without: str = "none",
 ) -> Tuned:  # fmt: skip
     """Chooses settings and learns the ranking; see `SessionRanker.fit` for the arguments.
 
@@ -69,6 +69,7 @@ def tune(
         least_questions: With fewer, defaults serve.
         budget_s: About so many CPU seconds.
         seed: Decides which questions and rows are sampled.
+        without: A group of features that the trees may not look at.
     """
     defaults = {**DEFAULTS, "candidates": float(candidates)}
     first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
@@ -85,7 +86,7 @@ def tune(
     stage = Candidates.build(past, defaults)
     settings, tried = _settings(stage, judged, defaults, candidates)
     stage = stage.weighted(settings)
-    forest, learned = _ranking(stage, questions, candidates, trees, leaves, budget_s, seed)
+    forest, learned = _ranking(stage, questions, candidates, trees, leaves, budget_s, seed, without)
     evidence = {
         "tuned": True,
         "learned_from": {"sessions": first, "clicks": len(past.item)},
@@ -146,7 +147,14 @@ def _settings(
 
 
 def _ranking(
-    stage: Candidates, questions: Questions, candidates: int, trees: int, leaves: int, budget_s: float, seed: int
+    stage: Candidates,
+    questions: Questions,
+    candidates: int,
+    trees: int,
+    leaves: int,
+    budget_s: float,
+    seed: int,
+    without: str,
 ) -> tuple[Forest | None, dict[str, Any]]:
     """Learns the trees, unless they foresee the newest fifth of the questions worse than the blend does."""
     asked = len(questions.answer)
@@ -166,9 +174,10 @@ def _ranking(
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
     options: dict[str, Any] = {
-        "trees": trees, "leaves": leaves, "learning_rate": 0.1, "least_rows": 50, "seed": seed
+        "trees": trees, "leaves": leaves, "learning_rate": 0.1, "least_rows": 50, "seed": seed,
+        **({} if without == "none" else {"without": without}),
     }  # fmt: skip
-    trial = learn(part, **{**options, "trees": max(1, trees // 2)})
+    trial = learn(part, **{**options, "trees": max(1, trees // 3)})
     before = figures(whole.rank, candidates)
     after = figures(ranked(trial.predict(whole.rows), whole), candidates)
     told |= {"exam": {"blend": before, "trees": after}, **options}
