@@ -83,7 +83,7 @@ def poisson(
 ) -> Outcome:
     """Sends `make(i)` at the times of a Poisson process of `rate` a second, whatever the answers do (open loop)."""
     outcome = Outcome()
-    idle = [Connection(host, port) for _ in range(connections)]
+    idle = deque(Connection(host, port) for _ in range(connections))
     busy: set[Connection] = set()
     waiting: deque[tuple[float, int]] = deque()
     gaps = np.random.default_rng(rng).exponential(1 / rate, int(rate * seconds))
@@ -98,7 +98,7 @@ def poisson(
             number += 1
         while waiting and idle:
             due, which = waiting.popleft()
-            connection = idle.pop()
+            connection = idle.popleft()
             connection.send(due, make(which))
             busy.add(connection)
         if now > deadline:
