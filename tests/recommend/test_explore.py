@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
-from thinslice.models import Popular, from_columns
+from thinslice.models import Popular, Vocabulary, from_columns
 from thinslice.recommend.explore import (
     EXPLORERS,
     BetaThompson,
@@ -25,6 +25,7 @@ from thinslice.recommend.explore import (
     similar_prior,
 )
 from thinslice.recommend.explore.clicks import add, no_clicks, usual_attention
+from thinslice.recommend.explore.learn import quantiles
 from thinslice.records import Item, ScoredItems
 
 AT = datetime(2026, 9, 1, tzinfo=UTC)
@@ -121,6 +122,19 @@ class TestDrawing:
             weights.append(target[explored.order, np.arange(3)] / explored.propensities)
         mean, error = np.mean(weights, axis=0), np.std(weights, axis=0) / np.sqrt(4000)
         assert (np.abs(mean - 1) <= 4 * error + 0.005).all()
+
+    def test_the_tables_draw_as_the_beta_itself_does(self):
+        """Also among a few surely good items and many wide beliefs, whose tails decide who comes first."""
+        rng = np.random.default_rng(0)
+        wide = np.stack([rng.gamma(2, 2, 18) + 0.2, rng.gamma(4, 60, 18)], axis=1)
+        shape = np.concatenate([[[400.0, 9600.0], [300.0, 9700.0]], wide])
+        draws = rng.beta(shape[:, 0], shape[:, 1], (200_000, 20))
+        truth = np.bincount(draws.argmax(axis=1), minlength=20) / 200_000
+        arrays = {**learn("position-thompson", world()[2]), **Vocabulary([f"n{at:02d}" for at in range(20)]).arrays()}
+        tables = quantiles(np.vstack([shape, [1, 1]]))
+        explorer = BetaThompson({**arrays, "newcomer": np.empty(0, int), "quantile": tables})
+        found = explorer.chances(explorer.item_ids, np.ones(20), 1, rng=1, rankings=200_000)[:, 0]
+        assert np.abs(found - truth).max() < 0.012
 
     def test_a_propensity_is_never_below_one_ranking(self):
         names, _, rows = world()

@@ -13,8 +13,11 @@ DAY_S = 86_400.0
 MAX_SLOTS = 50
 """Places below this are counted as this one."""
 
-CURVE_CLICKS = 20.0
-"""The usual falling curve of attention counts as so many clicks at each place."""
+CURVE_CLICKS = 200.0
+"""The usual falling curve of attention counts as so many clicks at each place.
+
+With few, a ranking that settles early cannot tell a good item from a good place, and learns too slowly.
+"""
 
 ROUNDS = 30
 """The curve of attention and the click rates are fitted in turns; both settle long before."""

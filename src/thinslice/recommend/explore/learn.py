@@ -26,7 +26,7 @@ Prior = Callable[[Sequence[str], Mapping[str, float]], NDArray[np.float64]]
 """From item ids and the known click rates (item → rate) to a rate to expect of each, NaN where there is no telling."""
 
 OUTER = 1 / 1024
-"""What lies outside these quantiles is never drawn."""
+"""What lies below this quantile is never drawn."""
 
 DRAWS = 1024
 """So many draws of linear weights are kept."""
@@ -200,17 +200,17 @@ def _published(item: Item) -> float:
 
 
 def quantiles(shape: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Each Beta as a table of its quantiles, shape (items, cells + 1); shapes are rounded to three digits.
+    """Each Beta as a table of its quantiles, shape (items, nodes); shapes are rounded to three digits.
 
     Args:
         shape: Shape (items, 2).
     """
     from scipy.special import betaincinv
 
-    from thinslice.recommend.explore.kernel import CELLS
+    from thinslice.recommend.explore.kernel import CELLS, TAIL
 
-    nodes = np.arange(CELLS + 1) / CELLS
-    nodes[0], nodes[-1] = OUTER, 1.0 - OUTER
+    nodes = np.concatenate([np.arange(CELLS) / CELLS, 1.0 - 2.0 ** -(5 + 2 * np.arange(1.0, TAIL + 1))])
+    nodes[0] = OUTER
     digits = 10.0 ** (np.floor(np.log10(np.maximum(shape, 1e-9))) - 2)
     rounded, back = np.unique(np.maximum(np.round(shape / digits) * digits, 1e-3), axis=0, return_inverse=True)
     table = betaincinv(rounded[:, :1], rounded[:, 1:], nodes)

@@ -103,7 +103,7 @@ class _Drawn:
                 kernel = _kernel()
                 score = np.empty((3, 4), dtype=np.float32)
                 factor = np.ones(3, dtype=np.float32)
-                table = np.zeros((1, kernel.CELLS + 1), dtype=np.float32)
+                table = np.zeros((1, kernel.CELLS + kernel.TAIL), dtype=np.float32)
                 kernel.table_scores(table, np.zeros(3, dtype=np.int32), factor, np.uint64(1), score)
                 rows = np.zeros((3, 2), dtype=np.float32)
                 kernel.linear_scores(rows.T.copy(), rows, factor, np.float32(LEAST_RATE), np.uint64(1), score)
@@ -150,7 +150,7 @@ class _Drawn:
 class BetaThompson(_Drawn):
     """Beliefs in click rates, a Beta of each item, as tables of quantiles; for position-based and cascade counts.
 
-    Its arrays beside the vocabulary: `quantile` (items + 1, cells + 1) float32, the last row for unknown items;
+    Its arrays beside the vocabulary: `quantile` (items + 1, nodes) float32, the last row for unknown items;
     `belief` (items + 1, 2) the two shapes of each Beta; `attention` (slots,); `shows` and `clicks` (items, slots);
     `newcomer` codes of items that hardly anything is known of; `counted` batches and rows; `until` unix seconds.
     """
