@@ -13,7 +13,7 @@ KNN, VOTES, NEWEST, WALK, WALK_FLAT, COSINE, COSINE_FLAT, NEXT, NEXT_LAST, NEXT_
     range(12)
 )
 TIMES, SINCE, BLEND = 12, 13, 14
-COLUMNS = 16
+EVIDENCE, COLUMNS = 12, 16
 """Columns of the table of candidates: twelve of evidence, two of the session itself, the blended score, one free."""
 
 BLENDED = 6
@@ -28,7 +28,8 @@ def place(code, slot, touched, table, size):  # type: ignore[no-untyped-def] # n
         row = size
         slot[code] = size + 1
         touched[size] = code
-        table[size, :] = 0
+        for column in range(COLUMNS):
+            table[size, column] = 0
     return row
 
 
@@ -143,17 +144,21 @@ def propose(  # type: ignore[no-untyped-def]
             table[row, BEFORE_LAST] = before_weight[p]
     total[:] = 0
     for row in range(size):
-        for column in range(12):
+        for column in range(EVIDENCE):
             value = table[row, column]
             total[column, 0] += value
             total[column, 1] = max(total[column, 1], value)
+    part = np.zeros(BLENDED, np.float32)
+    for source in range(BLENDED):
+        whole = total[column_of(source), 0]
+        if whole > 0:
+            part[source] = blend[source] / whole
     for row in range(size):
-        score = np.float32(0)
-        for source in range(BLENDED):
-            column = column_of(source)
-            if total[column, 0] > 0:
-                score += blend[source] * table[row, column] / total[column, 0]
-        table[row, BLEND] = score
+        each = table[row]
+        each[BLEND] = (
+            part[0] * each[KNN] + part[1] * each[WALK] + part[2] * each[COSINE] + part[3] * each[COSINE_FLAT]
+            + part[4] * each[NEXT] + part[5] * each[WALK_FLAT]
+        )  # fmt: skip
     return size, clicks, distinct, found
 
 

@@ -128,10 +128,9 @@ class Candidates:
             first: 0 for the best.
             stop: One beyond the last.
         """
-        room = self._room(stop - first)
-        count, candidates = _features().look(
-            readable(session, np.int32), *self._asked(room), first, stop, False, *room[1]
-        )
+        room, asked = self._room(stop - first), readable(session, np.int32)
+        count, candidates = _features().look(asked, *self._asked(room), first, stop, False, *room[1])
+        self._scratch.asked = asked.tobytes()
         rows, codes, blended = (array[:count].copy() for array in room[1])
         return Found(codes, rows, blended, candidates)
 
@@ -149,6 +148,7 @@ class Candidates:
         rows, label = np.empty((most, len(FEATURES)), np.float32), np.empty(most, np.uint8)
         rank, written = np.empty(asked, np.int32), np.empty(asked, np.int32)
         room = self._room(stop)
+        self._scratch.asked = None
         size = _features().foresee(
             *(readable(array) for array in questions), float(keep), seed,
             *self._asked(room), stop, *room[1], rank, written, rows, label,
@@ -162,12 +162,15 @@ class Candidates:
             The session's distinct items, newest first; shares of shape (codes, items), float64, whose sum over the
             items is the blended score.
         """
-        room = self._room(1)
+        asked = readable(session, np.int32)
+        if getattr(self._scratch, "asked", None) != asked.tobytes():  # mostly it was asked just before
+            self.look(asked, 0, 1)
+        total = self._scratch.room[0][3]
         known, shares = _features().split(
-            readable(session, np.int32), readable(codes, np.int32), *self._inside(), *room[0][:-1]
+            asked, readable(codes, np.int32), self._graphs, self._recency, self._blend, len(self.knn.item_ids), total
         )
         heard, given, _ = self.knn.terms(session, codes)
-        votes: float = float(room[0][3][0, 0])
+        votes = float(total[0, 0])
         if votes > 0:
             place = {code: number for number, code in enumerate(known.tolist())}
             for number, code in enumerate(heard.tolist()):
@@ -176,11 +179,11 @@ class Candidates:
 
     def _asked(self, room: Any) -> tuple[Any, ...]:
         """The arguments of the kernels between the session and what is wanted of it."""
-        return *self._inside(), self._facts, self._vectors, self._vector_step, *room[0]
-
-    def _inside(self) -> tuple[Any, ...]:
         index, sample, neighbors, scratch = self.knn.inside()
-        return index, sample, neighbors, scratch, self._graphs, self._recency, self._blend
+        return (
+            index, sample, neighbors, scratch, self._graphs, self._recency, self._blend, self._facts, self._vectors,
+            self._vector_step, *room[0],
+        )  # fmt: skip
 
     def _room(self, rows: int) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """This thread's scratch: 4 bytes an item and a megabyte; and where `look` writes."""

@@ -255,19 +255,31 @@ def chance(seed, question, candidate):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def split(  # type: ignore[no-untyped-def]
-    session, codes, index, sample, wanted, room, graphs, recency, blend, slot, touched, table, total,
-):  # fmt: skip
+def split(session, codes, graphs, recency, blend, items, total):  # type: ignore[no-untyped-def]
     """Breaks the blended scores of some items into what each session item gave through the graphs, without kNN.
+
+    `items` is how many items there are, `total` what `look` has filled for this session.
 
     Returns:
         The session's distinct items, newest first; parts, shape (codes, items), float64.
     """
-    size, _, distinct, _ = propose(  # type: ignore[call-arg]
-        session, *index, sample, wanted, *room, *graphs, recency, blend, False, slot, touched, table, total
-    )
-    forget(slot, touched, size)
-    known = touched[:distinct].copy()
+    known = np.empty(recency.shape[1], np.int32)
+    distinct = 0
+    clicks = 0
+    for position in range(session.size - 1, -1, -1):
+        code = session[position]
+        if code < 0 or code >= items:
+            continue
+        if clicks == recency.shape[1]:
+            break
+        b = 0
+        while b < distinct and known[b] != code:
+            b += 1
+        if b == distinct:
+            known[distinct] = code
+            distinct += 1
+        clicks += 1
+    known = known[:distinct].copy()
     parts = np.zeros((codes.size, distinct), np.float64)
     wide = np.empty(5, np.float64)
     for source in range(1, 6):
@@ -279,7 +291,7 @@ def split(  # type: ignore[no-untyped-def]
     clicks = 0
     for position in range(session.size - 1, -1, -1):
         code = session[position]
-        if code < 0 or code >= slot.size:
+        if code < 0 or code >= items:
             continue
         if clicks == recency.shape[1]:
             break
@@ -299,8 +311,14 @@ def split(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def weight_of(code, begin, end, items, weights):  # type: ignore[no-untyped-def]
-    """The weight of one item in a row of a graph; 0 where it is not in it."""
-    for p in range(begin, end):
-        if items[p] == code:
-            return np.float64(weights[p])
+    """The weight of one item in a row of a graph, whose items rise; 0 where it is not in it."""
+    stop = end
+    while begin < end:
+        middle = (begin + end) >> 1
+        if items[middle] < code:
+            begin = middle + 1
+        else:
+            end = middle
+    if begin < stop and items[begin] == code:
+        return np.float64(weights[begin])
     return 0.0
