@@ -62,8 +62,8 @@ class Model(Protocol):
     """A recommender: arrays in, ranked items out; knows nothing of tenants, experiments, rules or disks.
 
     Every model class also has a classmethod `fit(interactions, items, *, rng, **settings) -> Model` and a classmethod
-    `from_arrays(arrays) -> Model`. `allowed` is a boolean mask over `item_ids`; None allows all. A model that also knows
-    users has the attribute `knows_users = True`, and its `recommend` and `explain` take `user_id` as a keyword.
+    `from_arrays(arrays) -> Model`. `allowed` is a boolean mask over `item_ids`; None allows all. A model that also
+    knows users has the attribute `knows_users = True`, and its `recommend` and `explain` take `user_id` as a keyword.
     """
 
     name: str
