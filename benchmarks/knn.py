@@ -84,7 +84,7 @@ def throughput(train: Interactions, asked: Asked) -> dict[str, dict[str, float]]
 
         def work(part: slice, model: SessionKNN = model) -> None:
             for _ in range(5):
-                model.recommend_batch(clicks, begin[part], end[part], 20)
+                model.recommend_codes_batch(clicks, begin[part], end[part], 20)
 
         work(slice(0, 100))
         alone = min(spent(lambda work=work: work(slice(None)))[1] for _ in range(3)) / 5

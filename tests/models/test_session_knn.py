@@ -111,20 +111,20 @@ def test_a_batch_gives_what_its_sessions_give_alone(world, questions, k):
     ends = np.cumsum([len(question) for question in questions], dtype=np.int64)
     flat = np.array([code for question in questions for code in question], dtype=np.int32)
     begin = np.concatenate([np.zeros(1, dtype=np.int64), ends])[:-1] if questions else ends
-    codes, scores = model.recommend_batch(flat, begin, ends, k)
+    codes, scores = model.recommend_codes_batch(flat, begin, ends, k)
     for row, question in enumerate(questions):
         alone, score = model.recommend_codes(np.array(question, dtype=np.int32), k)
         assert codes[row].tolist() == alone.tolist() + [-1] * (codes.shape[1] - len(alone))
         assert scores[row, : len(alone)].tolist() == score.tolist()
     allowed = np.zeros(len(model.item_ids), dtype=np.bool_)
-    assert (model.recommend_batch(flat, begin, ends, k, allowed=allowed)[0] == -1).all()
+    assert (model.recommend_codes_batch(flat, begin, ends, k, allowed=allowed)[0] == -1).all()
 
 
 @pytest.mark.parametrize(("begin", "end"), [([-1], [1]), ([0], [3]), ([2], [1]), ([0, 1], [1])])
 def test_a_batch_whose_sessions_lie_outside_its_clicks_is_refused(begin, end):
     model = SessionKNN.fit(small_world())
     with pytest.raises(BadInput, match=r"must lie within the 2 clicks|must be equally long"):
-        model.recommend_batch(np.zeros(2, dtype=np.int32), np.array(begin), np.array(end), 5)
+        model.recommend_codes_batch(np.zeros(2, dtype=np.int32), np.array(begin), np.array(end), 5)
 
 
 def test_a_neighbor_worked_out_by_hand():

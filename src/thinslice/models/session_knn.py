@@ -157,7 +157,7 @@ class SessionKNN:
         )
         return found
 
-    def recommend_batch(
+    def recommend_codes_batch(
         self,
         clicks: NDArray[np.int32],
         begin: NDArray[np.int64],
