@@ -317,7 +317,7 @@ def test_map_takes_the_names_that_the_guess_knows_and_each_field_once():
         ("log.parquet", b"no parquet", "no Parquet file"),
         ("log.json", b"[{]", "no JSON array"),
         ("log.csv", "item_id,ts\n".encode("utf-16"), "UTF-16"),
-        ("log.csv.gz", gzip.compress(b"item_id,ts\n"), "packed .gzip."),
+        ("log.csv.gz", gzip.compress(b"item_id,ts\n", mtime=0), "packed .gzip."),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(workspace, name, content, message):
