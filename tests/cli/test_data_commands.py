@@ -74,7 +74,7 @@ def test_import_train_recommend_answers_without_a_service(run, tmp_path):
     run("import", "events", str(path))
     run("train", "--json")
     answer = json.loads(run("recommend", "--session", "b", "-k", "2", "--explain", "--json"))
-    assert answer.keys() == {"recommendation_id", "policy", "model_version", "items", "explain"}
+    assert answer.keys() == {"recommendation_id", "policy", "model_version", "items", "explain", "removed"}
     best = answer["items"][0]
     assert (best["item_id"], best["source"], best["reason"]) == ("a", "session-knn", "Because you viewed b")
     assert answer["explain"][0]["terms"].keys() == {"b"}

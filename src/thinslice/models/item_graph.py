@@ -52,7 +52,7 @@ def transitions(
         BadInput: A setting is out of its range, or the arrays do not fit together.
 
     >>> graph = transitions(np.array([0, 3]), np.array([0, 1, 2]), 3, decay=1.0)
-    >>> graph.ptr.tolist(), graph.item.tolist(), graph.weight.round(3).tolist()
+    >>> graph.ptr.tolist(), graph.item.tolist(), np.round(graph.weight.astype(float), 3).tolist()
     ([0, 2, 3, 3], [1, 2, 2], [1.0, 0.368, 1.0])
     """
     ptr, item = _checked(session_ptr, item, n_items)
@@ -117,7 +117,7 @@ def cosine(
         BadInput: A setting is out of its range, or the arrays do not fit together.
 
     >>> graph = cosine(np.array([0, 2, 3]), np.array([0, 1, 1]), 2, idf=False)
-    >>> graph.item.tolist(), graph.weight.round(3).tolist()
+    >>> graph.item.tolist(), np.round(graph.weight.astype(float), 3).tolist()
     ([0, 1, 0, 1], [1.0, 0.707, 0.707, 1.0])
     """
     ptr, item = _checked(session_ptr, item, n_items)
