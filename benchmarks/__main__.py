@@ -7,6 +7,8 @@ from benchmarks.machine import describe
 
 print("machine:", describe(), flush=True)
 failed = [
-    name for name in ("quality", "knn", "known_users", "service") if subprocess.call([sys.executable, "-m", f"benchmarks.{name}"])
+    name
+    for name in ("quality", "knn", "known_users", "service")
+    if subprocess.call([sys.executable, "-m", f"benchmarks.{name}"])
 ]
 sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
