@@ -8,7 +8,7 @@ import pytest
 from thinslice.errors import BadInput, NotReady
 from thinslice.evaluation import compare, evaluate, measure, split_log
 from thinslice.evaluation.measure import catalog_at
-from thinslice.models import Newest, Popular
+from thinslice.models import MODELS, Newest, Popular
 from thinslice.records import Item
 
 HOUR_S = 3600.0
@@ -125,3 +125,17 @@ def test_popularity_lift_is_zero_when_what_is_shown_is_what_is_clicked():
     assert (row["popularity_lift"], row["novelty"], row["coverage"]) == (0, 0, 1)
     assert isinstance(row["settings"], dict)
     assert Newest.name == row["name"]
+
+
+def test_a_model_that_compares_everything_runs_on_a_large_log_only_when_it_is_named(monkeypatch):
+    monkeypatch.setattr(compare, "MOST_COMPARISONS", 10)
+    events = {
+        "session_id": np.repeat(np.arange(20), 3), "item_id": np.tile(np.arange(3), 20), "ts": np.arange(60.0) + 1.7e9,
+    }  # fmt: skip
+    monkeypatch.setattr(compare, "MODELS", {name: MODELS[name] for name in ("popular", "implicit-als")})
+    left_out = compare.evaluate(events)
+    assert [row["name"] for row in left_out["models"]] == ["popular"]
+    assert [row["name"] for row in left_out["skipped"]] == ["implicit-als"]
+    assert "--models" in left_out["skipped"][0]["reason"]
+    named = compare.evaluate(events, ["implicit-als"])
+    assert [row["name"] for row in named["models"]] == ["implicit-als"]

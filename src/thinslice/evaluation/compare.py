@@ -12,6 +12,9 @@ from thinslice.evaluation.splits import Split, split_log, stages
 from thinslice.models import MODELS
 from thinslice.records import Item
 
+MOST_COMPARISONS = 500_000_000
+"""Queries × items above which a model that compares all of them runs only when it is named."""
+
 
 def evaluate(
     events: Mapping[str, NDArray[Any]],
@@ -69,6 +72,9 @@ def evaluate(
     skipped: list[dict[str, str]] = []
     for name in chosen:
         own = dict((settings or {}).get(name, {}))
+        if models is None and (why := too_long(name, parts)):
+            skipped.append({"name": name, "reason": why})
+            continue
         try:
             measured[name] = measure(MODELS[name], parts, k, items, rng, own, progress)
         except (NotReady, BadInput) as error:
@@ -88,6 +94,17 @@ def evaluate(
         "simplest": enough.name,
         "sentence": enough.sentence,
     }
+
+
+def too_long(name: str, parts: Sequence[Split]) -> str:
+    """Why a model is left out unless it is named: it compares every query with every item; empty when it may run."""
+    if not getattr(MODELS[name], "compares_all", False):
+        return ""
+    items = max(len(part.train.item_ids) for part in parts)
+    queries = sum(part.query_count for part in parts)
+    if items * queries <= MOST_COMPARISONS:
+        return ""
+    return f"{queries:,} queries × {items:,} items take it many minutes; it runs when it is named with --models."
 
 
 def named_models(models: Sequence[str] | None) -> list[str]:

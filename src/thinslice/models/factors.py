@@ -22,6 +22,7 @@ class Factors:
     """
 
     name = "factors"
+    compares_all: ClassVar[bool] = True
     _warm: ClassVar[bool] = False
 
     def __init__(self, arrays: Arrays) -> None:
