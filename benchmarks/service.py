@@ -112,9 +112,9 @@ def prepare(folder: Path, shop: Shop) -> dict[str, str]:
     workspace = ["--workspace", str(folder), "--tenant", "shop"]
     thinslice("import", "items", str(folder / "items.parquet"), *workspace)
     thinslice("import", "events", str(folder / "events.parquet"), *workspace)
-    thinslice("train", *workspace)
     (folder / "bench.toml").write_text(EXPERIMENT.replace("POLICY", shop.policy))
     thinslice("experiment", "start", str(folder / "bench.toml"), *workspace)
+    thinslice("train", *workspace)
     live, now = LiveDB(Workspace(folder).live, 256), time.time()
     for first in range(0, VISITORS, 1000):
         changes = {}
