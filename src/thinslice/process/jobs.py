@@ -1,8 +1,8 @@
 """The jobs process of `serve`: compacts, measures, sweeps and trains on a schedule, politely, apart from the answers.
 
-It runs at nice 19 with one thread. Training, and what takes long and cannot be late, runs in children of their own, so
-that a crash or a peak of memory there hurts nothing. What it did last stands in `run/jobs.json` for `doctor` and the
-console.
+It runs with one thread, below the workers (`JOBS_NICE`). Training, and what takes long and cannot be late, runs in
+children of their own, so that a crash or a peak of memory there hurts nothing. What it did last stands in
+`run/jobs.json` for `doctor` and the console.
 """
 
 import argparse
@@ -34,6 +34,10 @@ from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.compact import Compactor
 from thinslice.store.lake import Lake
 from thinslice.store.live import LiveDB
+
+JOBS_NICE = 10
+"""Low enough not to delay a slate, and a tenth of a core even when the workers take all of both: what was acknowledged
+must reach the lake within a minute."""
 
 SWEEP_EVERY_S = 5.0
 SESSIONS_EVERY_S = 30.0
@@ -320,7 +324,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
     die_with(options.parent)
-    os.nice(19)
+    os.nice(JOBS_NICE)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s jobs %(levelname)s %(message)s")
     workspace = Workspace(options.workspace)
     jobs = Jobs(workspace, read_settings(workspace))

@@ -229,7 +229,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=sink if child.stderr else None,
-                start_new_session=True,
+                process_group=0,  # its own for Ctrl-C, but of our session: between sessions Linux heeds no priority
             )
         child.started_at = time.monotonic()
 
