@@ -76,9 +76,19 @@ def test_import_train_recommend_answers_without_a_service(run, tmp_path):
     answer = json.loads(run("recommend", "--session", "b", "-k", "2", "--explain", "--json"))
     assert answer.keys() == {"recommendation_id", "policy", "model_version", "items", "explain", "removed"}
     best = answer["items"][0]
-    assert (best["item_id"], best["source"], best["reason"]) == ("a", "session-knn", "Because you viewed b")
+    assert (best["item_id"], best["source"], best["reason"]) == ("a", "session-ranker", "Because you viewed b")
     assert answer["explain"][0]["terms"].keys() == {"b"}
     assert "Because you viewed b" in run("recommend", "--session", "b", "--explain")
+
+
+def test_a_shop_so_small_that_one_session_is_asked_about_is_trained_and_says_so(run, tmp_path):
+    path = tmp_path / "tiny.csv"
+    rows = [f"s{n},{item},{1775000000 + 100 * n + step}" for n in range(10) for step, item in enumerate("ab")]
+    path.write_text("session_id,item_id,ts\n" + "\n".join(rows), encoding="utf-8")
+    run("import", "events", str(path))
+    told = run("train")
+    assert "(one session)" in told
+    assert "withheld" not in told
 
 
 def test_recommend_serves_the_catalog_of_an_untrained_shop(run, tmp_path):

@@ -9,7 +9,7 @@ import click
 
 from thinslice.cli.workspace import json_option, print_json, workspace_option
 from thinslice.errors import BadInput
-from thinslice.settings import NAME_PATTERN, Workspace, parse_settings, read_settings
+from thinslice.settings import AUTO, NAME_PATTERN, Workspace, parse_settings, read_settings
 
 PRESETS = ("shop", "media", "ugc", "jobs", "people", "skills")
 
@@ -30,7 +30,7 @@ preset = "{preset}"
 origins = []                      # pages that may use the publishable key, e.g. ["https://shop.example"]
 consent_publishable = "none"      # consent of a browser's event that names none: none, measurement, personalization
 consent_secret = "personalization"
-default_policy = "session-knn"
+default_policy = "{policy}"{why}
 """
 
 
@@ -42,7 +42,7 @@ default_policy = "session-knn"
 @json_option
 def command(workspace: Workspace, tenant: str, preset: str, new_keys: bool, as_json: bool) -> None:
     """Make a workspace, or one more tenant in it, and its keys. The keys are shown this once."""
-    keys = make_keys(workspace, tenant) if new_keys else make_tenant(workspace, tenant, preset=preset)
+    keys = make_keys(workspace, tenant) if new_keys else make_tenant(workspace, tenant, preset=preset, policy=AUTO)
     if as_json:
         print_json({"workspace": str(workspace.root), "tenant": tenant, "keys": keys})
         return
@@ -63,8 +63,10 @@ def command(workspace: Workspace, tenant: str, preset: str, new_keys: bool, as_j
     click.echo(f"Next: thinslice import events FILE --tenant {tenant}{where}, then train, then serve.")
 
 
-def make_tenant(workspace: Workspace, tenant: str, *, preset: str = "shop", title: str = "") -> dict[str, str]:
-    """Writes the tenant into the settings file and makes its keys.
+def make_tenant(
+    workspace: Workspace, tenant: str, *, preset: str = "shop", title: str = "", policy: str = "session-knn"
+) -> dict[str, str]:
+    """Writes the tenant into the settings file, with its default policy, and makes its keys.
 
     Returns:
         `publishable`, `secret` and `admin` keys, which are stored nowhere in the clear.
@@ -84,7 +86,10 @@ def make_tenant(workspace: Workspace, tenant: str, *, preset: str = "shop", titl
             hint="Choose another --tenant. Keys cannot be shown again; --new-keys makes more of them.",
         )
     text = path.read_text(encoding="utf-8") if there else HEAD
-    text = text.rstrip("\n") + "\n" + TENANT.format(name=tenant, title=json.dumps(title or tenant), preset=preset)
+    text = text.rstrip("\n") + "\n" + TENANT.format(
+        name=tenant, title=json.dumps(title or tenant), preset=preset, policy=policy,
+        why="           # the simplest that is not worse than the best: training chooses" if policy == AUTO else "",
+    )  # fmt: skip
     parse_settings(text, where=str(path))
     workspace.root.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")

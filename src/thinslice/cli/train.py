@@ -41,8 +41,8 @@ def command(
         )
         for name, figures in each.offline.items():
             click.echo(
-                f"  {name:<12} HR@20 {figures['hr']:.3f} ± {1.96 * figures['hr_se']:.3f}   "
-                f"MRR@20 {figures['mrr']:.3f} ± {1.96 * figures['mrr_se']:.3f}   (offline, {figures['n']:,} queries)"
+                f"  {name:<14} HR@20 {measured(figures['hr'], figures['hr_se'])}   "
+                f"MRR@20 {measured(figures['mrr'], figures['mrr_se'])}   (offline, {figures['n']:,} queries)"
             )
         for name, why in each.refused.items():
             instead = "the model before goes on" if name in each.kept else "popularity answers instead"
@@ -56,3 +56,12 @@ def command(
         if each.default:
             click.echo(f"  The policy auto stands for {each.default}.")
         click.echo("  Since the last model: " + " ".join(each.changes))
+
+
+def measured(value: float, error: float | None) -> str:
+    """A figure with its 95 % interval, which one session alone does not give.
+
+    >>> measured(0.5, 0.01), measured(0.5, None)
+    ('0.500 ± 0.020', '0.500 (one session)')
+    """
+    return f"{value:.3f} (one session)" if error is None else f"{value:.3f} ± {1.96 * error:.3f}"

@@ -40,7 +40,10 @@ class Exam(NamedTuple):
     head: NDArray[np.bool_]
 
     def ask(self, model: Model) -> Replay:
-        """The answers of a model that learned from `past`, ties against it."""
+        """The answers of a model that learned from `past`, ties against it; its kernels are compiled before."""
+        warm = getattr(model, "warm", None)
+        if warm is not None:
+            warm()
         return replay(model, self.sessions, K, users=self.users)
 
 
