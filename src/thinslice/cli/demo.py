@@ -24,7 +24,7 @@ EXPERIMENT = "session-knn-vs-popular"
 PLACEMENT = "home"
 """Where the simulated shoppers see slates; the pages of the demo shop stand outside of the experiment."""
 
-VISITORS_PER_S = 12.0
+VISITORS_PER_S = 18.0
 DAYS = 14.0
 
 PATIENCE_S = 24.0
