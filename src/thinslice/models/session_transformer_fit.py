@@ -20,7 +20,7 @@ TOKENS = 2048
 
 
 def torch_or_refuse() -> Any:
-    """PyTorch on one thread.
+    """PyTorch, or the command that brings it.
 
     Raises:
         NotReady: It is not installed.

@@ -54,7 +54,8 @@ def stand_back() -> None:
     """Lets everything else go first: the lowest priority, and on Linux the class that only fills idle time.
 
     A process of the lowest priority still keeps one that wakes up waiting for its turn; one of the idle class yields at
-    once. Training uses it, because a late model is no loss and a late slate is.
+    once. Training uses it, because a late model is no loss and a late slate is. Where the kernel groups processes by
+    session, this holds only against those of the same session.
     """
     os.nice(19 - os.nice(0))
     if hasattr(os, "SCHED_IDLE"):

@@ -10,6 +10,7 @@ linear payoffs (2013); Ermis et al., Learning to rank in the position based mode
 """
 
 import threading
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self
 
@@ -141,10 +142,11 @@ class _Drawn:
             found[:, place] = np.bincount(order[:, place], minlength=len(item_ids))
         return found / rankings
 
+    @abstractmethod
     def _scores(
         self, item_ids: Sequence[str], relevance: NDArray[np.float64], seed: int, rankings: int
     ) -> NDArray[np.float32]:
-        raise NotImplementedError
+        """What each candidate is worth in each ranking: shape (candidates, rankings)."""
 
 
 class BetaThompson(_Drawn):
