@@ -54,8 +54,9 @@ def test_a_link_logs_in_once_and_the_cookie_is_out_of_reach_of_scripts(open_page
     assert other.get_by_label("Admin key").is_visible()
 
 
-def test_live_shows_an_event_without_a_reload(logged_in, console, worker, complaints):
+def test_live_shows_an_event_without_a_reload_also_where_scripts_come_slowly(logged_in, console, worker, complaints):
     page = logged_in()
+    page.route("**/hx-sse.min.js", lambda route: (time.sleep(0.5), route.continue_()))
     page.goto(f"{console}/console/live")
     page.evaluate("() => { window.same = true; }")
     event = {
