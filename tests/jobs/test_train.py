@@ -8,12 +8,14 @@ import pytest
 from thinslice.cli.init import make_tenant
 from thinslice.errors import BadSettings, NotReady, UnknownName
 from thinslice.experiments import dump_experiment
+from thinslice.jobs import training_data
 from thinslice.jobs.demo import fill
 from thinslice.jobs.schedule import Attempt
 from thinslice.jobs.train import news_of_tenants, rows_of, state_of, train
-from thinslice.jobs.training_data import interactions_of, read_clicks
+from thinslice.jobs.training_data import askers_of, interactions_of, people_in, people_of, read_clicks
 from thinslice.models import MODELS
-from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, Variant
+from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, User, Variant
+from thinslice.sessions import person_id
 from thinslice.settings import Workspace
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
@@ -332,9 +334,52 @@ def test_actions_and_users_of_clicks_are_known(workspace):
     clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
     assert [ACTIONS[code] for code in clicks.action] == ["view_item", "add_to_cart", "purchase", "view_item"]
     learned = interactions_of(clicks, np.ones(2, dtype=bool))
-    assert learned.user.tolist() == [0, -1]
-    assert learned.user_ids == ["anna"]
+    assert [learned.user_ids[user] for user in learned.user] == ["anna", person_id(None, "w")]
     assert clicks.user.tolist() == ["", ""]
+    assert people_in(learned) == {"users": 1, "visitors": 1, "came_back": 0}
+
+
+def test_what_a_visitor_did_before_the_login_teaches_of_the_user_but_not_before_that_login_is_known(workspace):
+    Lake(workspace.lake).append(
+        "events",
+        [view("v", "a", 500), view("v", "b", 300, user_id="anna"), view("v", "c", 100), view("w", "d", 90),
+         view("phone", "e", 80, user_id="anna")],
+    )  # fmt: skip
+    clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
+    assert people_of(clicks) == ["anna", "anna", "anna", person_id(None, "w"), "anna"]
+    before_the_login = (NOW - timedelta(minutes=400)).timestamp()
+    assert people_of(clicks, before_the_login) == [person_id(None, name) for name in ("v", "v", "v", "w", "phone")]
+    asked = askers_of(clicks)
+    assert asked == [person_id(None, "v"), "anna", "anna", person_id(None, "w"), "anna"]
+
+
+def test_who_came_too_long_ago_is_nobody(workspace, monkeypatch):
+    monkeypatch.setattr(training_data, "MOST_PEOPLE", 2)
+    Lake(workspace.lake).append("events", [view(f"v{number}", "a", 500 - number) for number in range(4)])
+    clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
+    assert people_of(clicks) == ["", "", person_id(None, "v2"), person_id(None, "v3")]
+
+
+def test_a_model_that_knows_users_is_told_what_the_shop_says_of_them(workspace):
+    path = workspace.settings_file
+    path.write_text(path.read_text() + "\n[tenants.shop.policies.known]\nmodel = 'user-cf'\n")
+    rows, users = [], []
+    for number in range(40):
+        kind = "garden" if number % 2 else "book"
+        rows += [view(f"v{number}", f"{kind}-{(number // 2 + step) % 6}", 900 - 10 * number - step,
+                      user_id=f"user-{number}") for step in range(3)]  # fmt: skip
+    for number in range(42):
+        users.append(User(tenant="shop", user_id=f"user-{number}", updated_at=NOW,
+                          loyalty_tier="gold" if number % 2 else "basic"))  # fmt: skip
+    lake = Lake(workspace.lake)
+    lake.append("events", rows)
+    lake.append("users", users)
+    (trained,) = train(workspace, "shop", now=NOW, force=True)
+    assert trained.people == {"users": 40, "visitors": 0, "came_back": 0}
+    arrays, _ = FileArtifacts(workspace.models).load("shop", trained.version)
+    model = MODELS["user-cf"].from_arrays(arrays["known"])
+    assert model.knows("user-41")  # by the tier alone: this user never came
+    assert not model.knows("user-99")
 
 
 def test_news_are_rows_that_the_models_have_not_seen(workspace):

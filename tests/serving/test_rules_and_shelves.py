@@ -20,6 +20,7 @@ from thinslice.records import Item, RecommendationRequest
 from thinslice.serving import ExperimentFiles, Intake, ModelHost, RecommendationIds, Recommender
 from thinslice.serving.intake import LogExposures
 from thinslice.serving.slates import NOTHING, ONLY_HARD
+from thinslice.sessions import person_id
 from thinslice.settings import parse_settings
 from thinslice.store.artifacts import MemoryArtifacts
 from thinslice.store.codec import decode
@@ -315,6 +316,22 @@ def test_buy_again_knows_the_user_and_shows_what_was_bought(shop_of):
     answer = shop.ask(policy="buy-again", visitor_id="v", user_id="u", item_id="b")
     assert [(item.item_id, item.source) for item in answer.items] == [("a", "buy-again")]
     assert shop.ask(policy="buy-again", items=["b"], k=1).items[0].source != "buy-again"
+
+
+def test_after_a_login_the_very_next_slate_is_the_users_and_before_it_the_visitors_own(shop_of):
+    shop = shop_of()
+    shop.train([["a!"], ["b!"], ["a!"], ["b!"], ["a!"], ["b!"], ["c"]],
+               users={n: "u" if n % 2 == 0 else person_id(None, "v") for n in range(6)})  # fmt: skip
+
+    def again():
+        answer = shop.ask(policy="buy-again", visitor_id="v", items=["c"])
+        return [item.item_id for item in answer.items if item.source == "buy-again"]
+
+    assert again() == ["b"]
+    shop.send({"visitor_id": "v", "item_id": "c", "user_id": "u"})
+    assert again() == ["a"]
+    denied = shop.ask(policy="buy-again", visitor_id="v", items=["c"], consent="measurement")
+    assert not [item for item in denied.items if item.source == "buy-again"]
 
 
 def test_every_shelf_is_an_exposure_with_its_policy_and_propensities(shop_of):

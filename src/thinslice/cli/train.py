@@ -39,6 +39,11 @@ def command(
             f"Trained {', '.join(each.models)}{where} on {each.sessions:,} sessions, {each.clicks:,} clicks, "
             f"{each.items:,} items in {each.seconds:.1f} s; version {each.version} is {state}."
         )
+        if any(each.people.values()):
+            click.echo(
+                f"  Known are {each.people['users']:,} users and {each.people['visitors']:,} visitors without a login; "
+                f"{each.people['came_back']:,} of them came more than once."
+            )
         for name, figures in each.offline.items():
             click.echo(
                 f"  {name:<14} HR@20 {measured(figures['hr'], figures['hr_se'])}   "

@@ -106,7 +106,7 @@ class Lesson:
     """
 
     def __init__(self, data: TrainingData, before: Stored, policies: Mapping[str, Policy], rng: int) -> None:
-        self._clicks, self._everyone, self._items = data.clicks, data.everyone, data.items
+        self._clicks, self._everyone, self._items, self._users = data.clicks, data.everyone, data.items, data.users
         self._before, self._policies, self._rng = before, policies, rng
         self._recipes: dict[str, Recipe] = {}
         self._kept: dict[str, Recipe | None] = {}
@@ -153,7 +153,7 @@ class Lesson:
             if name in self._recipes and (name in named or name == "popular"):
                 self._answers[name] = self._learned(name, exam)
             elif name == "popular":
-                self._answers[name] = exam.ask(Recipe(policy).make(exam.past, self._items, self._rng))
+                self._answers[name] = exam.ask(Recipe(policy).make(exam.past, self._items, self._rng, self._users))
         for name in [name for name in self._answers if self._policies[name].model not in IMPERSONAL]:
             live = self._live_answers(name, exam)
             popular = self._answers.get("popular")
@@ -190,7 +190,7 @@ class Lesson:
     def _learned(self, name: str, exam: Exam) -> Replay:
         """The answers of a planned model that learned from the past; if it tuned itself, it stays tuned so."""
         recipe = self._recipes[name]
-        model = recipe.make(exam.past, self._items, self._rng)
+        model = recipe.make(exam.past, self._items, self._rng, self._users)
         if recipe.previous is None and not recipe.quick and tunes_itself(recipe.policy.model):
             self._recipes[name] = recipe.freshened(model, tuning_of(model, self._everyone))
             self.tuned.append(name)
@@ -202,7 +202,7 @@ class Lesson:
         if serving is None or new is None or (same(serving.policy, new.policy) and serving.tuning == new.tuning):
             return None
         try:
-            return exam.ask(serving.make(exam.past, self._items, self._rng))
+            return exam.ask(serving.make(exam.past, self._items, self._rng, self._users))
         except BadSettings:
             return None  # this release does not take the settings of that one
 
@@ -226,7 +226,7 @@ class Lesson:
 
     def renew(self, data: TrainingData) -> None:
         """What came while the exam was taken: the bundles learn from it, too."""
-        self._clicks, self._everyone, self._items = data.clicks, data.everyone, data.items
+        self._clicks, self._everyone, self._items, self._users = data.clicks, data.everyone, data.items, data.users
 
     def findings(self) -> dict[str, Any]:
         """What the exam said, for the manifest; of policies that were not examined what was said before."""
@@ -275,7 +275,7 @@ class Lesson:
                 continue
             if old is not self._before and serving is not None and serving.previous is not None:
                 recipe = serving
-            model = recipe.make(interactions, self._items, self._rng)
+            model = recipe.make(interactions, self._items, self._rng, self._users)
             found[name] = model.arrays(), recipe
         return found
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.evaluation import Replay, clustered_mean, hits, reciprocal_ranks, replay
-from thinslice.jobs.training_data import Clicks, interactions_of
+from thinslice.jobs.training_data import Clicks, askers_of, interactions_of
 from thinslice.records import Interactions, Model
 
 HOLDOUT_SHARE = 0.1
@@ -28,7 +28,7 @@ class Exam(NamedTuple):
     Attributes:
         past: What the models learn from.
         sessions: Item ids, oldest first: each click but the first is looked for.
-        users: Who the visitor of each session is, None where nobody knows.
+        users: Who asks in each session, as the service knew it when it began; None where nobody did.
         queries: How many questions that makes.
         head: Shape (queries,), whether the clicked item is one of the most clicked.
     """
@@ -55,7 +55,8 @@ def exam_of(clicks: Clicks, *, queries: int = MAX_QUERIES) -> Exam | None:
         queries: About so many questions at most.
     """
     cut = int(len(clicks.started) * (1 - HOLDOUT_SHARE))
-    past = interactions_of(clicks, np.arange(len(clicks.started)) < cut)
+    as_of = float(clicks.started[cut - 1]) if cut else -np.inf
+    past = interactions_of(clicks, np.arange(len(clicks.started)) < cut, as_of=as_of)
     numbers = range(len(clicks.started) - 1, cut - 1, -1)
     chosen = sessions_of(clicks, numbers, set(past.item_ids), queries)
     if not chosen:
@@ -77,7 +78,7 @@ def seen_exam(clicks: Clicks, until: float, *, queries: int = MAX_QUERIES) -> Ex
     chosen = sessions_of(clicks, numbers, None, queries)
     if not chosen:
         return None
-    past = interactions_of(clicks, clicks.ended <= until)
+    past = interactions_of(clicks, clicks.ended <= until, as_of=until)
     return _exam(clicks, past, chosen)
 
 
@@ -90,7 +91,7 @@ def unseen_exam(clicks: Clicks, until: float, *, queries: int = MAX_QUERIES) -> 
         queries: About so many questions at most.
     """
     numbers = np.flatnonzero(clicks.started > until)[::-1].tolist()
-    past = interactions_of(clicks, clicks.ended <= until)
+    past = interactions_of(clicks, clicks.ended <= until, as_of=until)
     chosen = sessions_of(clicks, numbers, set(past.item_ids), queries)
     return _exam(clicks, past, chosen) if chosen else None
 
@@ -127,7 +128,8 @@ def _exam(clicks: Clicks, past: Interactions, chosen: Sequence[tuple[int, list[s
     order = np.argsort(-counts, kind="stable")
     head = {past.item_ids[code] for code in order[: max(1, round(HEAD_SHARE * len(order)))].tolist()}
     asked = np.array([item in head for _, steps in chosen for item in steps[1:]], dtype=np.bool_)
-    users = [str(clicks.known_user[number]) or None for number, _ in chosen]
+    askers = askers_of(clicks)
+    users = [askers[number] or None for number, _ in chosen]
     return Exam(past, [steps for _, steps in chosen], users, len(asked), asked)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from thinslice.errors import BadSettings
 from thinslice.models import MODELS
-from thinslice.records import Arrays, Interactions, Item, Model
+from thinslice.records import Arrays, Interactions, Item, Model, User
 from thinslice.settings import AUTO, BUILT_IN_POLICIES, Policy, Settings
 
 FALLBACKS = (
@@ -62,8 +62,14 @@ class Recipe(NamedTuple):
     tuning: Tuning | None = None
     quick: bool = False
 
-    def make(self, interactions: Interactions, items: list[Item], rng: int) -> Model:
+    def make(self, interactions: Interactions, items: list[Item], rng: int, users: Sequence[User] = ()) -> Model:
         """The model.
+
+        Args:
+            interactions: What it learns from.
+            items: The catalog.
+            rng: The seed.
+            users: What the shop says of its users, for a model that takes that.
 
         Raises:
             BadSettings: The model does not take these settings.
@@ -75,10 +81,11 @@ class Recipe(NamedTuple):
             return refitted
         kind: Any = MODELS[self.policy.model]
         settings = dict(self.policy.settings)
+        known = {"users": users} if "users" in inspect.signature(kind.fit).parameters else {}
         if self.quick and tunes_itself(self.policy.model):
             settings[BUDGET] = 0.0
         try:
-            fitted: Model = kind.fit(interactions, items, rng=draw, **settings)
+            fitted: Model = kind.fit(interactions, items, rng=draw, **{**known, **settings})
         except TypeError as error:
             if not settings:
                 raise

@@ -27,6 +27,7 @@ from thinslice.jobs.training_data import (
     assigned,
     count_all,
     interactions_of,
+    people_in,
     read_clicks,
     read_items,
     read_training_data,
@@ -58,6 +59,7 @@ class Trained:
         sessions: Learned from.
         clicks: Learned from.
         items: Known to the models.
+        people: Who is known: users, visitors whom no login names, and how many of both came more than once.
         offline: Policy → n, hr, hr_se, mrr, mrr_se at 20.
         lake_version: Of the table `events`.
         seconds: Wall time.
@@ -89,6 +91,7 @@ class Trained:
     default: str = ""
     changes: list[str] = field(default_factory=list)
     live: bool = True
+    people: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """As `train --json` prints it."""
@@ -189,6 +192,7 @@ def train(
             },
             "sessions": len(interactions.session_ptr) - 1,
             "clicks": len(interactions.item),
+            "people": people_in(interactions),
             "until": float(interactions.time.max()) if len(interactions.time) else 0.0,
         }
         models = {name: arrays for name, (arrays, _) in bundle.items()}
@@ -211,6 +215,7 @@ def train(
             slot=slot, version=version, live=held is None, models=list(bundle),
             withheld=list(extra.get("withheld", [])),
             sessions=manifest["sessions"], clicks=manifest["clicks"], items=len(interactions.item_ids),
+            people=manifest["people"],
             offline=extra.get("offline", {}), lake_version=data.versions["events"], refused=extra.get("refused", {}),
             kept=manifest["kept"], tuning_due=extra.get("tuning_due", {}), default=aliases.get(AUTO, ""),
             changes=changes_of(manifest, old.manifest if old.version is not None else None),

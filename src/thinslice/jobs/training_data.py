@@ -9,14 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.models import from_columns
-from thinslice.records import ACTIONS, Experiment, Interactions, Item
-from thinslice.sessions import SESSION_EVENTS, assigned_at_start, sessionize
+from thinslice.records import ACTIONS, Experiment, Interactions, Item, User
+from thinslice.sessions import (
+    SESSION_EVENTS,
+    VISITOR,
+    assigned_at_start,
+    identify,
+    known_at_start,
+    people,
+    sessionize,
+)
 from thinslice.sessions.live import BOT_EVENTS, BOT_RATE_PER_S
 from thinslice.store.lake import Lake
 from thinslice.store.schemas import to_records
 
 MAX_SESSIONS = 2_000_000
 """Only so many of the newest sessions are learned from."""
+
+MOST_PEOPLE = 200_000
+"""Only so many people, those who came last, are known to models: a worker keeps about 200 bytes for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +135,16 @@ def read_items(lake: Lake, tenant: str, versions: Mapping[str, int] | None = Non
     return to_records(Item, rows)
 
 
+def read_users(lake: Lake, tenant: str, versions: Mapping[str, int] | None = None) -> list[User]:
+    """What a tenant says of its users, by user id: those who consented to personalization."""
+    connection = lake.connect(tenant=tenant, versions=versions)
+    try:
+        rows = connection.sql("SELECT * FROM users WHERE consent = 'personalization' ORDER BY user_id").to_arrow_table()
+    finally:
+        connection.close()
+    return to_records(User, rows)
+
+
 def assigned(lake: Lake, clicks: Clicks, experiment: Experiment) -> NDArray[np.str_]:
     """Shape (sessions,): the variant of an experiment that each session belongs to, empty outside of it."""
     connection = lake.connect(tenant=experiment.tenant)
@@ -148,13 +169,54 @@ def assigned(lake: Lake, clicks: Clicks, experiment: Experiment) -> NDArray[np.s
     )
 
 
-def interactions_of(clicks: Clicks, mask: NDArray[np.bool_]) -> Interactions:
-    """The clicks of the chosen sessions (mask of shape (sessions,)) in the shape that models learn from."""
+def interactions_of(clicks: Clicks, mask: NDArray[np.bool_], *, as_of: float | None = None) -> Interactions:
+    """The clicks of the chosen sessions in the shape that models learn from.
+
+    A session belongs to the user whom its visitor turned out to be (`sessions.identify`), else to the visitor itself.
+
+    Args:
+        clicks: All of a tenant.
+        mask: Shape (sessions,): which sessions.
+        as_of: Unix seconds: logins of sessions that began later are not known; None: all are.
+    """
     rows = mask[clicks.session] if len(clicks.session) else np.zeros(0, dtype=np.bool_)
-    known = clicks.known_user[clicks.session[rows]] if len(clicks.session) else None
     return from_columns(
-        clicks.session[rows], clicks.item[rows], clicks.time[rows], actions=clicks.action[rows], users=known
-    )
+        clicks.session[rows], clicks.item[rows], clicks.time[rows], actions=clicks.action[rows],
+        session_users=people_of(clicks, as_of) if len(clicks.session) else None,
+    )  # fmt: skip
+
+
+def people_of(clicks: Clicks, as_of: float | None = None) -> list[str]:
+    """Who did each session, as far as that was known at a moment; empty for nobody, and for who came too long ago."""
+    user = clicks.known_user
+    if (user != "").any():
+        user = identify(clicks.visitor, user, clicks.started, clicks.ended, as_of=as_of).user
+    found = people(user.tolist(), clicks.visitor.tolist())
+    newest = dict.fromkeys(reversed(found))
+    newest.pop("", None)
+    if len(newest) > MOST_PEOPLE:
+        kept = set(list(newest)[:MOST_PEOPLE])
+        found = [who if who in kept else "" for who in found]
+    return found
+
+
+def people_in(interactions: Interactions) -> dict[str, int]:
+    """How many are known: `users`, `visitors` whom no login names, and who of both `came_back` after a session."""
+    if interactions.user is None:
+        return {"users": 0, "visitors": 0, "came_back": 0}
+    visitors = sum(name.startswith(VISITOR) for name in interactions.user_ids)
+    sessions = np.bincount(interactions.user[interactions.user >= 0], minlength=len(interactions.user_ids))
+    return {
+        "users": len(interactions.user_ids) - visitors,
+        "visitors": visitors,
+        "came_back": int((sessions > 1).sum()),
+    }
+
+
+def askers_of(clicks: Clicks) -> list[str]:
+    """Who asks in each session: the person as the service knows it when the session begins; empty for nobody."""
+    at_start = known_at_start(clicks.visitor.tolist(), clicks.user.tolist(), clicks.known_user.tolist(), clicks.started)
+    return people(at_start, clicks.visitor.tolist())
 
 
 class Counted(NamedTuple):
@@ -199,6 +261,7 @@ class TrainingData(NamedTuple):
         clicks: What visitors did.
         everyone: The same in the shape that models learn from.
         items: The catalog.
+        users: What the shop says of its users.
     """
 
     versions: dict[str, int]
@@ -206,13 +269,15 @@ class TrainingData(NamedTuple):
     clicks: Clicks
     everyone: Interactions
     items: list[Item]
+    users: list[User]
 
 
 def read_training_data(lake: Lake, tenant: str, now: datetime) -> TrainingData:
     """Reads the lake as it is; clicks after `now` (of clocks that run ahead) are left for later."""
-    versions = {name: lake.version(name) for name in ("events", "items")}
+    versions = {name: lake.version(name) for name in ("events", "items", "users")}
     counted = count_all(lake).get(tenant, Counted(0, ""))
     there = {name: version for name, version in versions.items() if version >= 0}
     clicks = read_clicks(lake, tenant, now, there)
     everyone = interactions_of(clicks, np.ones(len(clicks.started), dtype=np.bool_))
-    return TrainingData(versions, counted, clicks, everyone, read_items(lake, tenant, there))
+    items, users = read_items(lake, tenant, there), read_users(lake, tenant, there)
+    return TrainingData(versions, counted, clicks, everyone, items, users)

@@ -59,7 +59,6 @@ class BuyAgain:
         del items, rng
         if min(shrinkage, width) <= 0:
             raise BadInput(f"shrinkage and width must be positive, got {shrinkage} and {width}.")
-        users = len(interactions.user_ids)
         count = len(interactions.item_ids)
         user, item, time = _purchases(interactions)
         pair = user * max(count, 1) + item
@@ -92,9 +91,10 @@ class BuyAgain:
         kept = score > 1e-12
         owner, of, score = (pairs // max(count, 1))[kept], of[kept], score[kept]
         best = np.lexsort((of, -score, owner))
-        user_ptr = np.zeros(users + 1, dtype=np.int64)
-        np.cumsum(np.bincount(owner, minlength=users), out=user_ptr[1:])
-        names = Vocabulary(list(interactions.user_ids)).arrays()
+        buyers, owner = np.unique(owner, return_inverse=True)  # nothing is kept of those who buy nothing again
+        user_ptr = np.zeros(len(buyers) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(owner, minlength=len(buyers)), out=user_ptr[1:])
+        names = Vocabulary([interactions.user_ids[user] for user in buyers.tolist()]).arrays()
         return cls(
             {
                 "user_ptr": user_ptr,

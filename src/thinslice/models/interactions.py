@@ -23,6 +23,7 @@ def from_columns(
     order_only: bool | None = None,
     actions: NDArray[np.uint8] | None = None,
     users: Column | None = None,
+    session_users: Sequence[str] | None = None,
 ) -> Interactions:
     """Groups clicks by session, sessions oldest first by the time of their last click.
 
@@ -36,6 +37,7 @@ def from_columns(
         order_only: Whether `times` only tells the order; None finds out (see `is_order_index`).
         actions: Shape (clicks,), codes into `records.ACTIONS`; None when every click is a view.
         users: Shape (clicks,), texts, empty where the visitor was anonymous; a session belongs to the last one named.
+        session_users: The same by session, where session_ids are whole numbers: place → text; instead of `users`.
 
     Raises:
         BadInput: The columns are not equally long, a time is not a finite number, or an action has no name.
@@ -51,7 +53,7 @@ def from_columns(
         raise BadInput(f"actions must be below {len(ACTIONS)}, got {int(actions.max())}.")
     if not np.isfinite(time).all():
         raise BadInput(f"{int((~np.isfinite(time)).sum())} of {len(time)} times are not finite numbers.")
-    session, session_count, _ = _codes(session_ids)
+    session, session_count, numbers = _codes(session_ids)
     item, _, names = _codes(item_ids)
     last = np.full(session_count, -np.inf)
     np.maximum.at(last, session, time)
@@ -63,7 +65,10 @@ def from_columns(
     np.cumsum(np.bincount(session, minlength=session_count), out=session_ptr[1:])
     if order_only is None:
         order_only = is_order_index(time)
-    user, user_ids = _users(users, session, order, session_count)
+    if session_users is None:
+        user, user_ids = _users(users, session, order, session_count)
+    else:
+        user, user_ids = _session_users([session_users[int(number)] for number in numbers], rank)
     return Interactions(
         session_ptr,
         item[order].astype(np.int32),
@@ -90,6 +95,17 @@ def _users(
     user = np.full(sessions, -1, dtype=np.int32)
     named = order[code[order] >= 0]
     user[session[named]] = code[named]  # of equal places the last one assigned stays
+    return user, known
+
+
+def _session_users(users: list[str], rank: NDArray[np.int64]) -> tuple[NDArray[np.int32] | None, list[str]]:
+    """The user of each session, -1 where nobody is known, and their ids; None when nobody is."""
+    known = sorted({name for name in users if name})
+    if not known:
+        return None, []
+    code = {"": -1, **{name: number for number, name in enumerate(known)}}
+    user = np.empty(len(users), dtype=np.int32)
+    user[rank] = [code[name] for name in users]
     return user, known
 
 

@@ -24,7 +24,7 @@ class Question(NamedTuple):
         page: The item that they look at now.
         page_key: Under which the live store holds what the page shows; empty when the request names no page.
         repeats: What the page shows already.
-        user_id: Who they are, when that is known and may be used.
+        user_id: Who they are to models that know people (`sessions.person_id`), when that may be used.
         policy_name: What the answer is called.
         shown_name: What makes the slate: the same, or what the policy `none` would have shown.
         policy: What makes the slate.

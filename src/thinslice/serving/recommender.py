@@ -29,7 +29,7 @@ from thinslice.serving.models import LIVE, ModelHost, slot_of
 from thinslice.serving.question import Look, Question
 from thinslice.serving.shelves import RECIPES
 from thinslice.serving.slates import Slates
-from thinslice.sessions import live_keys, page_item
+from thinslice.sessions import live_keys, page_item, person_id
 from thinslice.settings import BUILT_IN_POLICIES, AnyRule, Policy, Settings
 
 PAGE_ITEMS = 500
@@ -275,6 +275,7 @@ class Recommender:
             shown_name = self._stand_in(tenant)
             policy = self.policy(tenant, shown_name)
         user_id = request.user_id or (session.user_id if session is not None else None)
+        visitor_id = request.visitor_id or (session.visitor_id if session is not None else None)
         books = self._books[tenant]
         book = books.get(request.placement) or books["*"]
         asked = NOTHING_ASKED
@@ -292,7 +293,7 @@ class Recommender:
             page=page,
             page_key=page_key_of(request) if consent != "none" else "",
             repeats=repeats,
-            user_id=user_id if consent == "personalization" else None,
+            user_id=(person_id(user_id, visitor_id) or None) if consent == "personalization" else None,
             policy_name=policy_name,
             shown_name=shown_name,
             policy=policy,

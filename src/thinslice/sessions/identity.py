@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 Texts = Sequence[str] | NDArray[np.str_]
 
+VISITOR = "\x1fvisitor:"
+"""What a visitor whom no login names is called among people begins so: the browser is the person."""
+
 
 class Identities(NamedTuple):
     """Who each session belongs to, as far as that could be known.
@@ -75,3 +78,44 @@ def identify(
         for place in np.flatnonzero(late).tolist():
             found[place], known_at[place] = "", np.inf
     return Identities(np.array(found, dtype=np.str_), known_at)
+
+
+def person_id(user_id: str | None, visitor_id: str | None) -> str:
+    """Who somebody is to models that know people: the user, else the visitor that comes back; empty for nobody.
+
+    >>> person_id("ann", "v1"), person_id(None, None), person_id(None, "v1") == VISITOR + "v1"
+    ('ann', '', True)
+    """
+    return user_id or (VISITOR + visitor_id if visitor_id else "")
+
+
+def people(user: Texts, visitor: Texts) -> list[str]:
+    """`person_id` for many sessions.
+
+    Args:
+        user: Shape (sessions,), as `identify` gives them.
+        visitor: Shape (sessions,), ids, empty where unknown.
+    """
+    return [person_id(str(who), str(whose)) for who, whose in zip(user, visitor, strict=True)]
+
+
+def known_at_start(visitor: Texts, first: Texts, last: Texts, started: Sequence[float] | NDArray[Any]) -> list[str]:
+    """The user of each session as the service knew it when the session began: that of today, else of the last login.
+
+    Args:
+        visitor: Shape (sessions,), ids, empty where unknown.
+        first: Shape (sessions,), the user whom the first event names, empty where it names none.
+        last: Shape (sessions,), the user whom the last event with one names.
+        started: Shape (sessions,), unix seconds.
+
+    >>> known_at_start(["v", "v", "v"], ["", "", ""], ["", "ann", ""], [10, 20, 30])
+    ['', '', 'ann']
+    """
+    found = [""] * len(first)
+    login: dict[str, str] = {}
+    for place in np.argsort(np.asarray(started, dtype=np.float64), kind="stable").tolist():
+        whose = str(visitor[place])
+        found[place] = str(first[place]) or (login.get(whose, "") if whose else "")
+        if whose and last[place]:
+            login[whose] = str(last[place])
+    return found
