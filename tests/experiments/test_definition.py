@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinslice.errors import BadSettings
-from thinslice.experiments import dump_experiment, is_running, parse_experiment
+from thinslice.experiments import (
+    dump_experiment,
+    is_running,
+    look_times,
+    parse_experiment,
+    with_allocation,
+    with_start,
+)
+from thinslice.experiments.definition import edits
 from thinslice.metrics import DEFAULT_METRICS, METRICS, UNIT_COLUMNS
 from thinslice.records import Experiment, Metric, Variant
 
@@ -63,7 +71,7 @@ def test_without_metrics_the_default_ones_hold():
         (("days = 14", "dayz = 14"), "dayz"),
         (("days = 14", 'days = "two weeks"'), "days"),
         (("days = 14", 'control = "nobody"'), "control 'nobody' is no variant (there is: popular, knn)"),
-        (("days = 14", 'unit = "moon"'), "unit is 'moon'; it can be visitor, session, user"),
+        (("days = 14", 'unit = "moon"'), "unit is 'moon'; it can be visitor, user, session, cluster, block"),
         (("days = 14", 'training = "mixed"'), "training is 'mixed'"),
         (("days = 14", "coverage = 1.5"), "coverage is 1.5"),
         (("days = 14", "alpha = 0"), "alpha is 0"),
@@ -77,6 +85,38 @@ def test_without_metrics_the_default_ones_hold():
         (("margin = 0.1", 'role = "goal"'), "there are 2 goals"),
         (("margin = 0.1", 'direction = "left"'), "direction of metric"),
         (('numerator = "clicks"', 'numerator = "klicks"'), "numerator 'klicks'"),
+        (("days = 14", 'unit = "cluster"'), "unit is 'cluster' but cluster is missing"),
+        (("days = 14", 'cluster = "city"'), 'clusters need unit = "cluster"'),
+        (("days = 14", 'unit = "block"'), "unit is 'block' but block_minutes is missing"),
+        (("days = 14", "block_minutes = 60"), 'blocks need unit = "block"'),
+        (("days = 14", 'unit = "block"\nblock_minutes = 60\nburn_in_minutes = 60'), "burn_in_minutes is 60"),
+        (("days = 14", "burn_in_minutes = 5"), "only blocks have a burn-in"),
+        (("days = 14", 'unit = "block"\nblock_minutes = 60\ncoverage = 0.5'), "blocks take everybody"),
+        (("days = 14", 'unit = "session"\nrerandomize_days = 7'), "each session is drawn anew anyway"),
+        (("days = 14", 'unit = "session"\ncovariate_days = 7'), "a session has no past of its own"),
+        (("days = 14", "covariate_days = inf"), "covariate_days is inf"),
+        (("days = 14", "layer_range = [0.0, 0.5]"), "there is no layer"),
+        (("days = 14", 'layer = "home"\nlayer_range = [0.5, 0.5]'), "layer_range is [0.5, 0.5]"),
+        (("days = 14", 'kind = "backtest"'), "a backtest names in `of`"),
+        (("days = 14", 'of = "ranker"'), "only a backtest comes after"),
+        (("days = 14", "looks = 5"), "5 looks are planned, but no end"),
+        (("days = 14", "days = 14\nlooks = 0"), "looks is 0; it is 1 to 1,000 looks"),
+        (("days = 14", "looks = [2026-01-02T00:00:00Z, 2026-01-01T00:00:00Z]"), "have to follow one another"),
+        (
+            ("days = 14", "looks = [2026-01-02T00:00:00Z]\nends_at = 2026-01-01T00:00:00Z"),
+            "a look at 2026-01-02T00:00:00+00:00 lies after ends_at",
+        ),
+        (("days = 14", 'segments = ["device", "converted"]'), "segment 'converted' is known only after the exposure"),
+        (("days = 14", 'segments = ["add_to_cart"]'), "segment 'add_to_cart' is known only after the exposure"),
+        (("days = 14", 'segments = ["device", "device"]'), "segment 'device' occurs twice"),
+        (("days = 14", "power = 1"), "power is 1"),
+        (("days = 14", 'allocation = "results"'), "allocation is 'results'; it can be fixed, thompson"),
+        (("days = 14", 'allocation = "thompson"\nallocation_floor = 0.6'), "so that no variant dies out"),
+        (("margin = 0.1", "quantile = 0.9"), "a quantile and a denominator"),
+        (("margin = 0.1", "cap = 5\ncap_quantile = 0.99"), "one of them says where values are cut"),
+        (("margin = 0.1", "cap_quantile = 99"), "the cap_quantile of metric 'clicks_per_session' is 99"),
+        (("margin = 0.1", "cap = 0"), "the cap of metric 'clicks_per_session' is 0; it is above 0"),
+        (("margin = 0.1", "mde = -0.1"), "the mde of metric 'clicks_per_session' is -0.1"),
         (('numerator = "clicks"', ""), "is not built in and has no numerator"),
         (("weight = 0.5\n[[metrics]]", "[[metrics]]"), "1 of 2 variants have a weight"),
     ],
@@ -109,14 +149,30 @@ def experiments(draw):
     if draw(st.booleans()):
         margin = draw(st.floats(0.001, 0.99))
         metrics.append(Metric(name="g", numerator="views", denominator="sessions", role="guardrail", margin=margin))
-    moments = sorted(draw(st.lists(times, min_size=3, max_size=3)))
+    moments = sorted(draw(st.lists(times, min_size=3, max_size=3, unique=True)))
+    unit = draw(st.sampled_from([
+        {}, {"unit": "user", "rerandomize_days": 7.0}, {"unit": "cluster", "cluster": "city"},
+        {"layer": "home", "layer_range": (0.25, 0.75)}, {"sticky": False, "covariate_days": 14.0, "looks": 3},
+        {"allocation": "thompson", "allocation_floor": 0.2, "looks": [moments[1]], "segments": ["device", "country"]},
+    ]))  # fmt: skip
     return Experiment(
         name=draw(names), tenant=draw(names), hypothesis=draw(st.text(st.characters(codec="utf-8"))), metrics=metrics,
-        variants=[Variant(name=n, policy="popular", weight=p / sum(parts)) for n, p in zip(labels, parts, strict=True)],
+        variants=[
+            Variant(name=n, policy="popular", weight=p / sum(parts), forced=draw(st.sampled_from([[], [f"unit {n}"]])))
+            for n, p in zip(labels, parts, strict=True)
+        ],
         control=draw(st.sampled_from([*labels, ""])), coverage=draw(st.floats(0.001, 1)),
-        days=draw(st.none() | st.floats(0.01, 1000)), started_at=draw(st.none() | st.just(moments[0])),
-        ends_at=draw(st.none() | st.just(moments[1])), stopped_at=draw(st.none() | st.just(moments[2])),
+        days=draw(st.floats(0.01, 1000)), started_at=draw(st.none() | st.just(moments[0])),
+        ends_at=draw(st.none() | st.just(moments[1])), stopped_at=draw(st.none() | st.just(moments[2])), **unit,
     )  # fmt: skip
+
+
+@given(experiments(), times)
+def test_a_start_is_signed_and_read_back_the_same(experiment, now):
+    if experiment.ends_at is None and experiment.looks is None:
+        started = with_start(experiment, now)
+        assert parse_experiment(dump_experiment(started), experiment.tenant) == started
+        assert edits(started) == []
 
 
 @given(experiments())
@@ -127,3 +183,72 @@ def test_what_is_written_is_read_back_the_same(experiment):
 def test_built_in_metrics_are_made_of_columns_that_exist():
     used = {c for metric in METRICS.values() for c in (metric.numerator, metric.denominator) if c}
     assert used <= set(UNIT_COLUMNS)
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STARTED = with_start(parse_experiment(GOOD, "shop"), NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (("weight = 0.5", "weight = 0.50"), None),
+        (('hypothesis = "Sessions', 'hypothesis = "All sessions'), None),
+        (("margin = 0.1", "margin = 0.3"), "metrics"),
+        (('policy = "popular"', 'policy = "newest"'), "variants"),
+        (("coverage = 1.0", "coverage = 0.5"), "coverage"),
+        (("ends_at = 2026-01-15", "ends_at = 2026-01-05"), "ends_at"),
+        (('unit = "visitor"', 'unit = "user"'), "unit"),
+    ],
+)
+def test_a_started_file_that_was_edited_in_what_matters_is_refused_by_the_name_of_the_field(change, field):
+    text = dump_experiment(STARTED)
+    assert change[0] in text
+    edited = text.replace(*change)
+    if field is None:
+        assert edits(parse_experiment(edited, "shop")) == []
+        return
+    with pytest.raises(BadSettings, match=f"{field} of 'knn-or-popular' changed after its start"):
+        parse_experiment(edited, "shop")
+    assert edits(parse_experiment(edited, "shop", edited=True)) == [field]
+
+
+def test_testers_may_be_added_while_it_runs():
+    text = dump_experiment(STARTED).replace('policy = "popular"', 'policy = "popular"\nforced = ["tester-1"]')
+    assert parse_experiment(text, "shop").variants[0].forced == ["tester-1"]
+
+
+def test_a_ramp_is_a_new_allocation_version_and_its_history_stays():
+    later = NOW.replace(day=3)
+    ramped = with_allocation(
+        with_start(parse_experiment(GOOD + "", "shop"), NOW), later, weights={"popular": 0.2, "knn": 0.8}
+    )
+    assert ramped.allocation_version == 2
+    assert [(each.version, each.since, each.weights["knn"]) for each in ramped.history] == [
+        (1, NOW, 0.5),
+        (2, later, 0.8),
+    ]
+    assert parse_experiment(dump_experiment(ramped), "shop") == ramped
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"coverage": 0.5}, "coverage is 1 and only grows"),
+        ({"coverage": 1.0}, "nothing changes"),
+        ({"weights": {"knn": 0.7}}, "the weights sum to 1.2"),
+        ({"weights": {"new": 0.7}}, "has no variant 'new' (there is: popular, knn)"),
+    ],
+    ids=["smaller", "same", "sum", "unknown"],
+)
+def test_an_allocation_that_cannot_be_is_refused(change, words):
+    with pytest.raises(BadSettings) as caught:
+        with_allocation(STARTED, NOW, **change)
+    assert words in str(caught.value)
+
+
+def test_planned_looks_are_spread_evenly_and_end_with_the_experiment():
+    planned = with_start(parse_experiment(GOOD.replace("days = 14", "days = 10\nlooks = 5"), "shop"), NOW)
+    assert [at.day for at in look_times(planned)] == [3, 5, 7, 9, 11]
+    assert look_times(planned)[-1] == planned.ends_at
+    assert look_times(STARTED) == []

@@ -4,9 +4,17 @@ Request time imports this page, so it stays light; `thinslice.experiments.analyz
 """
 
 from thinslice.experiments.assign import Assignment, assign, bucket, seed_of, unit_id_of
-from thinslice.experiments.definition import check_experiment, dump_experiment, is_running, parse_experiment
+from thinslice.experiments.definition import (
+    check_experiment,
+    dump_experiment,
+    is_running,
+    look_times,
+    parse_experiment,
+    with_allocation,
+    with_start,
+)
 
 __all__ = [
-    "Assignment", "assign", "bucket", "check_experiment", "dump_experiment", "is_running", "parse_experiment",
-    "seed_of", "unit_id_of",
+    "Assignment", "assign", "bucket", "check_experiment", "dump_experiment", "is_running", "look_times",
+    "parse_experiment", "seed_of", "unit_id_of", "with_allocation", "with_start",
 ]  # fmt: skip

@@ -1,37 +1,31 @@
 """An experiment's TOML file: read, checked and written back."""
 
+import hashlib
 import json
-import math
-import re
 import tomllib
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from thinslice.errors import BadSettings
-from thinslice.metrics import DEFAULT_METRICS, METRICS, UNIT_COLUMNS
-from thinslice.records import Experiment, Metric, Variant
-from thinslice.settings import NAME_PATTERN
+from thinslice.experiments.validity import complaints
+from thinslice.metrics import DEFAULT_METRICS, METRICS
+from thinslice.records import Allocation, Experiment, Metric, Variant
 
-UNITS = ("visitor", "session", "user")
-"""What an experiment can randomize."""
+ALWAYS_WRITTEN = ("name", "tenant", "unit", "placement", "training", "coverage", "alpha", "allocation_version")
+"""Fields that stand in every written file; the others only where they differ from their defaults."""
 
-TRAININGS = ("isolated", "shared")
-"""Whether each variant learns from its own sessions only."""
-
-ROLES = ("goal", "driver", "guardrail", "diagnostic")
-"""What a metric is for: to be won, to explain, not to be harmed, to be looked at."""
-
-DIRECTIONS = ("up", "down")
-"""Whether more of a metric is good or bad."""
+MAY_CHANGE = ("hypothesis", "stopped_at", "history", "fingerprint")
+"""Fields that may be edited while an experiment runs; a change of any other one makes it another experiment."""
 
 
 class _VariantText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     policy: str
     weight: float | None = None
+    forced: list[str] = []
 
 
 class _MetricText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +35,10 @@ class _MetricText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: str | None = None
     direction: str = "up"
     margin: float | None = None
+    quantile: float | None = None
+    cap: float | None = None
+    cap_quantile: float | None = None
+    mde: float | None = None
 
 
 class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,20 +47,39 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: str | None = None
     metrics: list[_MetricText] = []
     hypothesis: str = ""
+    kind: str = "test"
+    of: str = ""
     control: str = ""
     unit: str = "visitor"
+    cluster: str = ""
+    block_minutes: float | None = None
+    burn_in_minutes: float = 0.0
+    rerandomize_days: float | None = None
+    sticky: bool = True
     placement: str = "*"
+    layer: str = ""
+    layer_range: tuple[float, float] = (0.0, 1.0)
     training: str = "isolated"
+    allocation: str = "fixed"
+    allocation_floor: float = 0.1
     coverage: float = 1.0
     alpha: float = 0.05
+    power: float = 0.8
+    covariate_days: float | None = None
+    segments: list[str] = []
+    looks: int | list[datetime] | None = None
     allocation_version: int = 1
     days: float | None = None
     started_at: datetime | None = None
     ends_at: datetime | None = None
     stopped_at: datetime | None = None
+    history: list[Allocation] = []
+    fingerprint: dict[str, str] = {}
 
 
-def parse_experiment(text: str | bytes, tenant: str, where: str = "the experiment file") -> Experiment:
+def parse_experiment(
+    text: str | bytes, tenant: str, where: str = "the experiment file", *, edited: bool = False
+) -> Experiment:
     r"""An experiment from TOML text, checked as a whole.
 
     Weights may be left out (of all variants: equal shares). A metric's numerator may be left out when the name is one
@@ -73,9 +90,11 @@ def parse_experiment(text: str | bytes, tenant: str, where: str = "the experimen
         text: The file's content; bytes are read as UTF-8.
         tenant: Whose experiment it is; a `tenant` in the file has to be the same.
         where: The file's name, for messages.
+        edited: Take a started experiment also when its file was edited since.
 
     Raises:
-        BadSettings: With the field, the value and what to write instead.
+        BadSettings: With the field, the value and what to write instead; or the file of a started experiment was
+            edited in what matters.
 
     >>> text = 'name = "a"\nvariants = [{name = "old", policy = "popular"}, {name = "new", policy = "session-knn"}]'
     >>> [variant.weight for variant in parse_experiment(text, "shop").variants]
@@ -96,6 +115,14 @@ def parse_experiment(text: str | bytes, tenant: str, where: str = "the experimen
     fields |= {"tenant": tenant, "variants": _variants(read.variants, where), "metrics": _metrics(read.metrics, where)}
     experiment = Experiment(**fields)
     check_experiment(experiment, where)
+    changed = [] if edited else edits(experiment)
+    if changed:
+        raise BadSettings(
+            f"{where}: {' and '.join(changed)} of {experiment.name!r} changed after its start, so units before and "
+            "after would not be compared alike.",
+            hint="Put back what stood there; `thinslice experiment ramp` changes coverage and weights; for anything "
+            "else stop it and start the changed one under a new name.",
+        )
     return experiment
 
 
@@ -105,24 +132,112 @@ def check_experiment(experiment: Experiment, where: str = "the experiment") -> N
     Raises:
         BadSettings: With the field, the value and what to write instead.
     """
-    complaint = next(_complaints(experiment), None)
+    complaint = next(complaints(experiment), None)
     if complaint:
         raise BadSettings(f"{where}: {complaint}")
 
 
 def dump_experiment(experiment: Experiment) -> str:
     """The TOML text of an experiment; `parse_experiment` gives the same experiment back."""
+    tables = {"variants": experiment.variants, "metrics": experiment.metrics, "history": experiment.history}
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Experiment)}
     lines = []
     for name in Experiment.__struct_fields__:
         value = getattr(experiment, name)
-        if name not in ("variants", "metrics") and value is not None and value != "":
+        if name in tables or name == "fingerprint" or value is None:
+            continue
+        if name in ALWAYS_WRITTEN or (value != defaults[name] and value not in ([], "")):
             lines.append(f"{name} = {_toml(value)}")
-    for table, rows in (("variants", experiment.variants), ("metrics", experiment.metrics)):
+    for table, rows in tables.items():
         for row in rows:
             lines += ["", f"[[{table}]]"]
             fields = ((name, getattr(row, name)) for name in row.__struct_fields__)
-            lines += [f"{name} = {_toml(value)}" for name, value in fields if value is not None]
+            lines += [f"{name} = {_toml(value)}" for name, value in fields if value is not None and value != []]
+    if experiment.fingerprint:
+        lines += ["", "[fingerprint]", *(f"{name} = {_toml(value)}" for name, value in experiment.fingerprint.items())]
     return "\n".join(lines) + "\n"
+
+
+def fingerprint_of(experiment: Experiment) -> dict[str, str]:
+    """Field → a short hash of its value, for what may not change while the experiment runs.
+
+    Who is forced into a variant may change: testers are not analyzed.
+    """
+    plain = msgspec.structs.replace(
+        experiment, variants=[msgspec.structs.replace(each, forced=[]) for each in experiment.variants]
+    )
+    values = {name: getattr(plain, name) for name in Experiment.__struct_fields__ if name not in MAY_CHANGE}
+    return {name: _digest(value) for name, value in values.items()}
+
+
+def edits(experiment: Experiment) -> list[str]:
+    """The fields that were edited since the experiment's fingerprint was taken; none without a fingerprint."""
+    now = fingerprint_of(experiment)
+    return [name for name, was in experiment.fingerprint.items() if name in now and now[name] != was]
+
+
+def with_start(experiment: Experiment, now: datetime) -> Experiment:
+    """The experiment as it is written when it starts: times, the first line of its history, its fingerprint.
+
+    Args:
+        experiment: As its author wrote it; `started_at` and `ends_at` stay where they stand.
+        now: Aware; the start, unless the file names one.
+    """
+    start = experiment.started_at or now
+    ends = experiment.ends_at or (None if experiment.days is None else start + timedelta(days=experiment.days))
+    started = msgspec.structs.replace(experiment, started_at=start, ends_at=ends, stopped_at=None, history=[])
+    return _signed(msgspec.structs.replace(started, history=[_in_force(started, start)]))
+
+
+def with_allocation(
+    experiment: Experiment, now: datetime, *, coverage: float | None = None, weights: Mapping[str, float] | None = None
+) -> Experiment:
+    """The experiment with other probabilities from now on: a new allocation version, noted in its history.
+
+    Args:
+        experiment: A started one.
+        now: Aware; from when on.
+        coverage: A new share of units that take part; it only grows, so that nobody falls out.
+        weights: Variant to new weight; those that are not named keep theirs.
+
+    Raises:
+        BadSettings: Coverage would shrink, a variant is unknown, nothing changes, or the result does not hold together.
+    """
+    known = [variant.name for variant in experiment.variants]
+    strange = sorted(set(weights or {}) - set(known))
+    if strange:
+        raise BadSettings(f"{experiment.name!r} has no variant {strange[0]!r} (there is: {', '.join(known)}).")
+    if coverage is not None and coverage < experiment.coverage:
+        raise BadSettings(
+            f"coverage is {experiment.coverage:g} and only grows: at {coverage:g} units that take part would fall out.",
+            hint="`thinslice experiment stop` ends it for everybody.",
+        )
+    changed = msgspec.structs.replace(
+        experiment,
+        coverage=experiment.coverage if coverage is None else coverage,
+        variants=[
+            msgspec.structs.replace(each, weight=(weights or {}).get(each.name, each.weight))
+            for each in experiment.variants
+        ],
+        allocation_version=experiment.allocation_version + 1,
+    )
+    if (changed.coverage, changed.variants) == (experiment.coverage, experiment.variants):
+        raise BadSettings(f"nothing changes: {experiment.name!r} has this coverage and these weights already.")
+    check_experiment(changed)
+    return _signed(msgspec.structs.replace(changed, history=[*experiment.history, _in_force(changed, now)]))
+
+
+def look_times(experiment: Experiment) -> list[datetime]:
+    """When results are looked at by plan, oldest first; empty when one may look whenever one likes.
+
+    A number of looks is spread evenly between the start and the planned end, the last one at the end.
+    """
+    looks, start, end = experiment.looks, experiment.started_at, experiment.ends_at
+    if isinstance(looks, list):
+        return list(looks)
+    if looks is None or start is None or end is None:
+        return []
+    return [start + (end - start) * (place + 1) / looks for place in range(looks)]
 
 
 def is_running(experiment: Experiment) -> bool:
@@ -136,7 +251,10 @@ def _variants(rows: list[_VariantText], where: str) -> list[Variant]:
         raise BadSettings(f"{where}: {len(given)} of {len(rows)} variants have a weight.", hint="Give all or none.")
     equal = 1 / max(len(rows), 1)
     weights = [equal if row.weight is None else row.weight for row in rows]
-    return [Variant(name=row.name, policy=row.policy, weight=weight) for row, weight in zip(rows, weights, strict=True)]
+    return [
+        Variant(name=row.name, policy=row.policy, weight=weight, forced=row.forced)
+        for row, weight in zip(rows, weights, strict=True)
+    ]
 
 
 def _metrics(rows: list[_MetricText], where: str) -> list[Metric]:
@@ -155,7 +273,7 @@ def _metrics(rows: list[_MetricText], where: str) -> list[Metric]:
         metrics.append(
             Metric(
                 name=row.name, numerator=numerator, denominator=denominator, role=role, direction=row.direction,
-                margin=row.margin,
+                margin=row.margin, quantile=row.quantile, cap=row.cap, cap_quantile=row.cap_quantile, mde=row.mde,
             )
         )  # fmt: skip
     return metrics
@@ -168,88 +286,28 @@ def role_of(place: int, margin: float | None) -> str:
     return "driver" if margin is None else "guardrail"
 
 
-def _complaints(experiment: Experiment) -> Iterator[str]:
-    names = [variant.name for variant in experiment.variants]
-    metrics = [metric.name for metric in experiment.metrics]
-    policies = [variant.policy for variant in experiment.variants]
-    for kind, name in [("name", experiment.name), ("tenant", experiment.tenant)]:
-        yield from _bad_name(kind, name)
-    for kind, group in [("variant", names), ("policy", policies), ("metric", metrics)]:
-        for name in group:
-            yield from _bad_name(kind, name)
-    if len(names) < 2:
-        yield f"an experiment needs at least 2 variants, got {len(names)}."
-    for kind, group in [("variant", names), ("metric", metrics)]:
-        twice = sorted({name for name in group if group.count(name) > 1})
-        if twice:
-            yield f"{kind} {twice[0]!r} occurs twice."
-    yield from _weight_complaints(experiment)
-    if experiment.control_name not in names:
-        yield f"control {experiment.control!r} is no variant (there is: {', '.join(names)})."
-    for field, value, allowed in [
-        ("unit", experiment.unit, UNITS),
-        ("training", experiment.training, TRAININGS),
-    ]:
-        if value not in allowed:
-            yield f"{field} is {value!r}; it can be {', '.join(allowed)}."
-    if not 0 < experiment.coverage <= 1:
-        yield f"coverage is {experiment.coverage:g}; it is a share above 0 and up to 1."
-    if not 0 < experiment.alpha < 0.5:
-        yield f"alpha is {experiment.alpha:g}; it lies between 0 and 0.5, usually 0.05."
-    if experiment.allocation_version < 1:
-        yield f"allocation_version is {experiment.allocation_version}; it counts from 1."
-    if experiment.days is not None and not 0 < experiment.days < math.inf:
-        yield f"days is {experiment.days:g}; it is how long the experiment runs, above 0."
-    yield from _time_complaints(experiment)
-    for metric in experiment.metrics:
-        yield from _metric_complaints(metric)
-    goals = sum(metric.role == "goal" for metric in experiment.metrics)
-    if experiment.metrics and goals != 1:
-        yield f"there are {goals} goals; an experiment has exactly one, the others are drivers or guardrails."
+def _in_force(experiment: Experiment, since: datetime) -> Allocation:
+    return Allocation(
+        version=experiment.allocation_version, since=since, coverage=experiment.coverage,
+        weights={variant.name: variant.weight for variant in experiment.variants},
+    )  # fmt: skip
 
 
-def _bad_name(kind: str, name: str) -> Iterator[str]:
-    if not re.fullmatch(NAME_PATTERN[1:-1], name):
-        yield f"{kind} {name!r} is no name: 1 to 64 of a-z, 0-9, _ and -."
+def _signed(experiment: Experiment) -> Experiment:
+    return msgspec.structs.replace(experiment, fingerprint=fingerprint_of(experiment))
 
 
-def _weight_complaints(experiment: Experiment) -> Iterator[str]:
-    weights = [variant.weight for variant in experiment.variants]
-    for variant in experiment.variants:
-        if not 0 <= variant.weight <= 1:
-            yield f"the weight of {variant.name!r} is {variant.weight:g}; it is a share from 0 to 1."
-    if abs(math.fsum(weights) - 1) > 1e-6:
-        yield f"the weights sum to {math.fsum(weights):.6g}; they have to sum to 1."
-    if sum(weight > 0 for weight in weights) < 2:
-        yield "fewer than 2 variants have a weight above 0, so there is nothing to compare."
-
-
-def _time_complaints(experiment: Experiment) -> Iterator[str]:
-    times = {name: getattr(experiment, name) for name in ("started_at", "ends_at", "stopped_at")}
-    for name, value in times.items():
-        if value is not None and value.tzinfo is None:
-            yield f"{name} is {value.isoformat()} without a time zone; write {value.isoformat()}Z for UTC."
-    start = experiment.started_at
-    for name in ("ends_at", "stopped_at"):
-        value = times[name]
-        if start is not None and value is not None and value < start:
-            yield f"{name} ({value.isoformat()}) lies before started_at ({start.isoformat()})."
-
-
-def _metric_complaints(metric: Metric) -> Iterator[str]:
-    for field, column in [("numerator", metric.numerator), ("denominator", metric.denominator)]:
-        if column is not None and column not in UNIT_COLUMNS:
-            yield f"{field} {column!r} of metric {metric.name!r} is unknown (there is: {', '.join(UNIT_COLUMNS)})."
-    for field, value, allowed in [("role", metric.role, ROLES), ("direction", metric.direction, DIRECTIONS)]:
-        if value not in allowed:
-            yield f"{field} of metric {metric.name!r} is {value!r}; it can be {', '.join(allowed)}."
-    if metric.margin is not None and not 0 < metric.margin < 1:
-        yield f"the margin of metric {metric.name!r} is {metric.margin:g}; it is relative, 0.02 for 2 % worse."
-    if metric.role == "guardrail" and metric.margin is None:
-        yield f"guardrail {metric.name!r} has no margin: how much worse would still be accepted? (0.02 for 2 %)"
+def _digest(value: Any) -> str:
+    if isinstance(value, list):  # every field of a row, whether or not it has its default
+        value = [msgspec.structs.asdict(row) if isinstance(row, msgspec.Struct) else row for row in value]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(each) for each in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(name)} = {_toml(each)}" for name, each in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
