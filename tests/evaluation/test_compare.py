@@ -8,7 +8,7 @@ import pytest
 from thinslice.errors import BadInput, NotReady
 from thinslice.evaluation import compare, evaluate, measure, split_log
 from thinslice.evaluation.measure import catalog_at
-from thinslice.models import MODELS, Newest, Popular
+from thinslice.models import MODELS, Newest, Popular, SessionKNN, UserCF
 from thinslice.records import Item
 
 HOUR_S = 3600.0
@@ -113,6 +113,17 @@ def test_a_model_that_knows_users_is_told_who_asks():
     found = measure(Polite, [split], 5, None, 0, {})
     assert found.row["n"] == len(told) == split.query_count
     assert set(told) == {"ann", None}
+
+
+def test_a_model_that_is_another_one_without_users_runs_only_when_somebody_is_known_or_it_is_named(monkeypatch):
+    monkeypatch.setattr(compare, "MODELS", {"session-knn": SessionKNN, "user-cf": UserCF})
+    result = evaluate(drifting(100))
+    assert [row["name"] for row in result["models"]] == ["session-knn"]
+    assert [row["name"] for row in result["skipped"]] == ["user-cf"]
+    assert "without users it is session-knn" in result["skipped"][0]["reason"]
+    assert [row["name"] for row in evaluate(drifting(100), ["user-cf"])["models"]] == ["user-cf"]
+    known = drifting(100) | {"user_id": np.array(["ann"] * 200)}
+    assert [row["name"] for row in evaluate(known)["models"]] == ["session-knn", "user-cf"]
 
 
 def test_popularity_lift_is_zero_when_what_is_shown_is_what_is_clicked():

@@ -6,6 +6,7 @@ import pytest
 from thinslice.errors import BadInput
 from thinslice.evaluation import split_log, stages
 from thinslice.records import ACTIONS
+from thinslice.sessions import VISITOR
 
 DAY_S = 86_400.0
 START_S = 1_700_000_000.0
@@ -178,3 +179,16 @@ def test_what_was_done_travels_with_the_clicks_of_a_log_without_views():
     assert split.train.action.tolist() == [ACTIONS.index("purchase"), ACTIONS.index("add_to_cart")] * 2
     views = split_log(log(sessions(4), split=["train"] * 4 + ["test"] * 4, event=["view"] * 8))
     assert views.train.action is None
+
+
+def test_a_login_merges_visitor_and_user_and_only_from_then_on_is_known_who_asks():
+    rows = [("s", "a", 0), ("s", "b", 1), ("t", "a", DAY_S), ("t", "b", DAY_S + 1), ("u", "b", 2 * DAY_S),
+            ("u", "a", 2 * DAY_S + 1), ("w", "a", 3 * DAY_S), ("w", "b", 3 * DAY_S + 1)]  # fmt: skip
+    users = ["", "", "", "ann", "", "", "", "ben"]
+    columns = log(rows, user_id=users, visitor_id=["v"] * 6 + ["other"] * 2)
+    early = split_log(columns | {"split": np.array(["train"] * 2 + ["test"] * 6)})
+    assert list(early.train.user_ids) == [VISITOR + "v"]
+    assert early.users == [VISITOR + "v", "ann", VISITOR + "other"]
+    late = split_log(columns | {"split": np.array(["train"] * 6 + ["test"] * 2)})
+    assert list(late.train.user_ids) == ["ann"]
+    assert late.users == [VISITOR + "other"]

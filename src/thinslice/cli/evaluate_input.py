@@ -76,6 +76,8 @@ def read_lake(
     """What `train` would learn from: a tenant's clicks in sessions from the lake, and its catalog."""
     from datetime import UTC, datetime
 
+    import numpy as np
+
     from thinslice.jobs import train
     from thinslice.store.lake import Lake
 
@@ -86,8 +88,12 @@ def read_lake(
         raise BadInput(f"the lake holds nothing yet that the models of {tenant!r} could learn from.",
                        hint=f"`thinslice import events FILE --tenant {tenant}` brings some.")  # fmt: skip
     columns = {"session_id": clicks.session, "item_id": clicks.item, "ts": clicks.time}
-    if (clicks.user != "").any():
-        columns["user_id"] = clicks.user[clicks.session]
+    if (clicks.known_user != "").any():
+        begins = np.zeros(len(clicks.item), dtype=np.bool_)
+        begins[np.unique(clicks.session, return_index=True)[1]] = True  # rows are in the order of time
+        columns["user_id"] = np.where(begins, clicks.user[clicks.session], clicks.known_user[clicks.session])
+    if (clicks.visitor != "").any():
+        columns["visitor_id"] = clicks.visitor[clicks.session]
     if clicks.action.any():
         columns["action_code"] = clicks.action
     return columns, train.read_items(lake, tenant)

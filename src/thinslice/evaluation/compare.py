@@ -72,7 +72,7 @@ def evaluate(
     skipped: list[dict[str, str]] = []
     for name in chosen:
         own = dict((settings or {}).get(name, {}))
-        if models is None and (why := too_long(name, parts)):
+        if models is None and (why := too_long(name, parts) or needless(name, parts)):
             skipped.append({"name": name, "reason": why})
             continue
         try:
@@ -105,6 +105,14 @@ def too_long(name: str, parts: Sequence[Split]) -> str:
     if items * queries <= MOST_COMPARISONS:
         return ""
     return f"{queries:,} queries × {items:,} items take it many minutes; it runs when it is named with --models."
+
+
+def needless(name: str, parts: Sequence[Split]) -> str:
+    """Why a model is left out unless it is named: in a log without users it is another one to the last digit."""
+    other = str(getattr(MODELS[name], "without_users", ""))
+    if not other or any(user is not None for part in parts for user in part.users):
+        return ""
+    return f"nobody who asks is known in this log, and without users it is {other}."
 
 
 def named_models(models: Sequence[str] | None) -> list[str]:

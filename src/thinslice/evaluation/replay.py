@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,12 +112,18 @@ def _answers(
         found = asked.recommend(sessions[number][:step], k + 1, user_id=users[number])
         return found.item_ids, found.scores
 
+    def with_user_in_codes(number: int, step: int) -> tuple[Any, Any]:
+        assert users is not None
+        found: tuple[Any, Any] = asked.recommend_codes(coded[number][:step], k + 1, user_id=users[number])
+        return found
+
     def in_codes(number: int, step: int) -> tuple[Any, Any]:
         found: tuple[Any, Any] = asked.recommend_codes(coded[number][:step], k + 1)
         return found
 
-    if users is not None and getattr(model, "knows_users", False):
-        return with_user
+    if users is not None and any(users) and getattr(model, "knows_users", False):
+        in_code = hasattr(model, "recommend_codes") and "user_id" in signature(asked.recommend_codes).parameters
+        return with_user_in_codes if in_code else with_user
     return in_codes if hasattr(model, "recommend_codes") else in_texts
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thinslice.errors import BadInput
 from thinslice.models import from_columns, is_order_index
 from thinslice.records import ACTIONS, Interactions
+from thinslice.sessions import identify, known_at_start, people
 
 DAY_S = 86_400
 VIEWS = ("view", "view_item", "click")
@@ -42,7 +43,7 @@ class Split(NamedTuple):
         sessions: Test sessions with at least two known items, unknown items removed.
         how: The cut in plain values, for the report.
         first: Which click of each session is asked for first; the ones before are history, and train may hold them.
-        users: Who each session's visitor is; None where nobody knows.
+        users: Who asks in each session, as far as that was known when it began; None where nobody was.
         unseen: Clicks on items that are not in train.
         ended: When the last click of train was (unix seconds, or an order): the moment of the cut.
     """
@@ -62,12 +63,16 @@ class Split(NamedTuple):
 
 
 class Log(NamedTuple):
-    """The rows that count: which are learned from, which are asked for, and whether the cut goes through sessions."""
+    """The rows that count: which are learned from, which are asked for, and whether the cut goes through sessions.
+
+    `user` and `visitor` are empty where unknown; None without such a column.
+    """
 
     session: NDArray[Any]
     item: NDArray[Any]
     time: NDArray[np.float64]
     user: NDArray[np.str_] | None
+    visitor: NDArray[np.str_] | None
     learn: NDArray[np.bool_]
     ask: NDArray[np.bool_]
     through: bool
@@ -91,7 +96,7 @@ def split_log(
 
     Args:
         columns: `session_id`, `item_id`, `ts` (unix seconds or an order), and if present `event`, `split` and
-            `user_id` or `visitor_id` (empty or -1 where unknown); (rows,).
+            `user_id` and `visitor_id` (empty or -1 where unknown); (rows,).
         order_only: Whether `ts` only tells the order; None finds out.
         cut: `session` or `moment`.
         test_days: How many days are the test, in place of 1 or 7.
@@ -188,7 +193,7 @@ def cut_log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: s
     else:
         learn, ask, words = _cut_by_time(log["session_id"], times, order_only, cut, test_days)
     how = {"split": words, "events": event, "order_only": order_only}
-    return Log(log["session_id"], log["item_id"], times, _users(log), learn, ask, cut == "moment", how, _actions(log))
+    return Log(log["session_id"], log["item_id"], times, *_ids(log), learn, ask, cut == "moment", how, _actions(log))
 
 
 def _actions(log: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
@@ -204,30 +209,63 @@ def _actions(log: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
     return codes if codes.any() else None
 
 
-def _users(log: Mapping[str, NDArray[Any]]) -> NDArray[np.str_] | None:
-    name = next((name for name in ("user_id", "visitor_id") if name in log), None)
-    if name is None:
-        return None
-    users = log[name].astype(np.str_)
-    return np.where(np.isin(users, ("-1", "None", "nan")), "", users)
+def _ids(log: Mapping[str, NDArray[Any]]) -> list[NDArray[np.str_] | None]:
+    """Who did each row: user and visitor, empty where unknown."""
+    found: list[NDArray[np.str_] | None] = []
+    for name in ("user_id", "visitor_id"):
+        ids = log[name].astype(np.str_) if name in log else None
+        found.append(None if ids is None else np.where(np.isin(ids, ("-1", "None", "nan")), "", ids))
+    return found
+
+
+def _people(log: Log, until: float) -> tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]:
+    """Who did each row: as known at a moment, for learning; and as known when the session began, for asking.
+
+    Where the log names both, a login merges visitor and user; a visitor whom no login names is a person, too.
+    """
+    if log.user is None or log.visitor is None:
+        only = log.user if log.visitor is None else log.visitor
+        return only, only if only is None else only[_first_rows(log)]
+    first = _first_rows(log)
+    heads, session = np.unique(first, return_inverse=True)
+    order = np.argsort(log.time, kind="stable")
+    named = order[log.user[order] != ""]
+    last = np.full(len(heads), -1)
+    last[session[named]] = named
+    latest = np.append(log.user, "")[last]
+    ended = np.full(len(heads), -np.inf)
+    np.maximum.at(ended, session, log.time)
+    visitor, started = log.visitor[heads], log.time[heads]
+    known = identify(visitor, latest, started, ended, as_of=until).user
+    asked = known_at_start(visitor, log.user[heads], latest, started)
+    return np.array(people(known, visitor))[session], np.array(people(asked, visitor))[session]
+
+
+def _first_rows(log: Log) -> NDArray[np.int64]:
+    """The row with which each row's session began."""
+    _, session = np.unique(log.session, return_inverse=True)
+    order = np.lexsort((log.time, session))
+    begins = np.append(True, np.diff(session[order]) != 0)
+    heads = order[begins]
+    return heads[session.ravel()]
 
 
 def _split(log: Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:
     """Interactions of the rows to learn from, and sessions of the rows to ask for with what came before them."""
     order_only = bool(log.how["order_only"])
-    users = log.user
+    ended = float(log.time[learn].max())
+    learned, asking = _people(log, ended)
     train = from_columns(
         log.session[learn], log.item[learn], log.time[learn], order_only=order_only,
-        users=None if users is None else users[learn],
+        users=None if learned is None else learned[learn],
         actions=None if log.action is None else log.action[learn],
     )  # fmt: skip
     shown = ask | (learn & np.isin(log.session, log.session[ask])) if log.through else ask
     test = from_columns(
         log.session[shown], log.item[shown], log.time[shown], order_only=order_only,
-        users=None if users is None else users[shown],
+        users=None if asking is None else asking[shown],
         actions=None if log.action is None else log.action[shown],
     )  # fmt: skip
-    ended = float(log.time[learn].max())
     begins = float(log.time[ask].min())
     known = set(train.item_ids)
     seen = [name in known for name in test.item_ids]

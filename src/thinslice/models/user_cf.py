@@ -36,6 +36,8 @@ class UserCF:
 
     name = "user-cf"
     knows_users: ClassVar[bool] = True
+    without_users: ClassVar[str] = SessionKNN.name
+    """What it is where nobody is known."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
