@@ -116,12 +116,14 @@ def test_a_tenant_never_learns_from_another(workspace):
     assert set(read_clicks(Lake(workspace.lake), "shop", NOW).item.tolist()) == {"a"}
 
 
-def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
+def shop_in_a_test(workspace, training):
+    """20 visitors before the test, and in it 30 of `old` and 10 of `new`; one of theirs each was never in the test."""
     started = NOW - timedelta(hours=2)
     experiment = Experiment(
         name="test",
         tenant="shop",
         started_at=started,
+        training=training,
         variants=[Variant(name="old", policy="popular", weight=0.5),
                   Variant(name="new", policy="session-knn", weight=0.5)],
     )  # fmt: skip
@@ -147,6 +149,10 @@ def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
     lake = Lake(workspace.lake)
     lake.append("events", rows)
     lake.append("exposures", exposures)
+
+
+def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
+    shop_in_a_test(workspace, "isolated")
     results = {each.slot: each for each in train(workspace, "shop", now=NOW)}
     assert set(results) == {"live", "exp.test.old", "exp.test.new"}
     artifacts = FileArtifacts(workspace.models)
@@ -158,7 +164,21 @@ def test_each_variant_learns_from_its_own_sessions_and_those_before(workspace):
     assert learned("exp.test.old") == {"b0", "b1", "b2", "b3", "b4", "old-thing"}
     assert learned("exp.test.new") == {"b0", "b1", "b2", "b3", "b4", "new-thing"}
     assert results["exp.test.old"].sessions == results["exp.test.new"].sessions == 30
+    _, manifest = FileArtifacts(workspace.models).load("shop", results["exp.test.old"].version)
+    origin = manifest["lineage"]["test"]["old"]
+    assert origin["contamination"] == 0
+    assert (origin["clicks"]["old"], origin["clicks"]["new"]) == (10, 0)
     assert "unexposed-thing" in learned("live")
+
+
+def test_a_model_that_serves_every_variant_says_how_much_of_it_each_owes_to_the_others(workspace):
+    shop_in_a_test(workspace, "shared")
+    (live,) = train(workspace, "shop", now=NOW)
+    _, manifest = FileArtifacts(workspace.models).load("shop", live.version)
+    origin = manifest["lineage"]["test"]
+    clicks = {"before": 20, "outside": 40, "old": 30, "new": 10}
+    assert origin["old"] == {"clicks": clicks, "contamination": 0.1}
+    assert origin["new"] == {"clicks": clicks, "contamination": 0.3}
 
 
 def shop_of_the_famous(workspace):

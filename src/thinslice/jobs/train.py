@@ -3,7 +3,8 @@
 Each generation is a bundle of models in one slot: `live` learns from everybody, `exp.NAME.VARIANT` from the sessions
 of one variant of an isolating experiment and from those before it began. A model goes live when it passes the gates;
 else what serves now goes on. The manifest names the lake version, the settings, the tuning, the code, the seed, how the
-models ranked on the newest tenth of the sessions before they learned from it, and what was withheld and why.
+models ranked on the newest tenth of the sessions before they learned from it, what was withheld and why, and how much
+of what a variant's models learned other variants had brought.
 """
 
 import time
@@ -13,10 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import BadInput, NotReady, UnknownName
 from thinslice.experiments import is_running, parse_experiment
 from thinslice.experiments.isolation import training_filter
+from thinslice.experiments.lineage import lineage
 from thinslice.jobs.bandits import Extras, content_of, learn_extras, variant_of
 from thinslice.jobs.lesson import Lesson, Stored, stored
 from thinslice.jobs.offline import changes_of
@@ -24,6 +27,7 @@ from thinslice.jobs.recipes import FEED, code_version, named_policies, needed_po
 from thinslice.jobs.schedule import Attempt, News
 from thinslice.jobs.training_data import (
     Counted,
+    TrainingData,
     assigned,
     count_all,
     interactions_of,
@@ -222,7 +226,11 @@ def train(
             seconds=round(time.perf_counter() - start, 3),
         )  # fmt: skip
 
-    first = publish(LIVE_SLOT, data.everyone, policies, before, simplest=sentence, **lesson.findings())
+    shared = {each.name: shared_lineage(lake, data, each) for each in experiments if each.training == "shared"}
+    first = publish(
+        LIVE_SLOT, data.everyone, policies, before, simplest=sentence, **lesson.findings(),
+        **({"lineage": shared} if shared else {}),
+    )  # fmt: skip
     took_s = round(time.perf_counter() - began, 3)
     results = [replace(first, tuned=lesson.tuned, simplest=sentence, seconds=took_s)]
     for experiment in isolating(workspace, tenant):
@@ -233,12 +241,37 @@ def train(
                 experiment, variant.name, labels, data.clicks.started, rng=np.random.default_rng([rng, number])
             )
             slot = f"exp.{experiment.name}.{variant.name}"
+            origin = {variant.name: lineage_of(data, experiment, variant.name, labels, mask)}
             results.append(
                 publish(slot, interactions_of(data.clicks, mask), own, stored(artifacts, tenant, slot),
-                        experiment=experiment.name, variant=variant.name)
+                        experiment=experiment.name, variant=variant.name, lineage={experiment.name: origin})
             )  # fmt: skip
     lake.append("models", rows)
     return results
+
+
+def lineage_of(
+    data: TrainingData, experiment: Experiment, variant: str, labels: ArrayLike, mask: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Where the lessons of a variant's model came from, as manifests hold it: `clicks` by origin, `contamination`.
+
+    Args:
+        data: What was learned from.
+        experiment: Whose variants.
+        variant: Whom the model serves.
+        labels: Shape (sessions,), each session's variant as of its start, or "".
+        mask: Shape (sessions,), the sessions that were learned from.
+    """
+    clicks = np.bincount(data.clicks.session, minlength=len(data.clicks.started))
+    found = lineage(experiment, variant, labels, data.clicks.started, clicks, mask)
+    return {"clicks": found.clicks, "contamination": found.contamination}
+
+
+def shared_lineage(lake: Lake, data: TrainingData, experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """Variant → `lineage_of` the live models, which serve every variant of an experiment that shares training."""
+    labels = assigned(lake, data.clicks, experiment)
+    everyone = np.ones(len(data.clicks.started), dtype=np.bool_)
+    return {each.name: lineage_of(data, experiment, each.name, labels, everyone) for each in experiment.variants}
 
 
 def _known(settings: Settings, tenant: str, name: str) -> Policy:
