@@ -16,9 +16,9 @@ class Relative(NamedTuple):
 
 def relative_change(
     mean_control: float, var_control: float, mean_treatment: float, var_treatment: float, *, log_quantile: float,
-    quantile: float,
+    quantile: float, covariance: float = 0.0,
 ) -> Relative:  # fmt: skip
-    """The relative change of two independent means: log-ratio when both are positive, else Fieller.
+    """The relative change of two means: log-ratio when both are positive, else Fieller.
 
     The absolute interval is never divided by the control mean: that ignores that the control mean varies too.
 
@@ -29,29 +29,35 @@ def relative_change(
         var_treatment: Variance of that mean.
         log_quantile: The critical value on the log scale.
         quantile: The critical value on the scale of the means.
+        covariance: Of the two means; 0 when they come from different units.
 
     >>> relative_change(2.0, 0.0, 3.0, 0.0, log_quantile=1.96, quantile=1.96)
     Relative(change=0.5, ci=(0.5, 0.5))
     """
     if mean_control > 0 and mean_treatment > 0:
-        return log_ratio(mean_control, var_control, mean_treatment, var_treatment, quantile=log_quantile)
-    return fieller(mean_control, var_control, mean_treatment, var_treatment, quantile=quantile)
+        return log_ratio(
+            mean_control, var_control, mean_treatment, var_treatment, quantile=log_quantile, covariance=covariance
+        )
+    return fieller(mean_control, var_control, mean_treatment, var_treatment, quantile=quantile, covariance=covariance)
 
 
 def log_ratio(
-    mean_control: float, var_control: float, mean_treatment: float, var_treatment: float, *, quantile: float
-) -> Relative:
+    mean_control: float, var_control: float, mean_treatment: float, var_treatment: float, *, quantile: float,
+    covariance: float = 0.0,
+) -> Relative:  # fmt: skip
     """The delta method on log(treatment / control), turned back; needs positive means."""
     ratio = mean_treatment / mean_control
-    se = math.sqrt(var_control / mean_control / mean_control + var_treatment / mean_treatment / mean_treatment)
+    var = var_control / mean_control / mean_control + var_treatment / mean_treatment / mean_treatment
+    se = math.sqrt(max(var - 2 * covariance / mean_control / mean_treatment, 0.0))
     exponent = quantile * se
     high = ratio * math.exp(min(exponent, 700.0)) - 1
     return Relative(ratio - 1, (ratio * math.exp(-exponent) - 1, high if math.isfinite(high) else None))
 
 
 def fieller(
-    mean_control: float, var_control: float, mean_treatment: float, var_treatment: float, *, quantile: float
-) -> Relative:
+    mean_control: float, var_control: float, mean_treatment: float, var_treatment: float, *, quantile: float,
+    covariance: float = 0.0,
+) -> Relative:  # fmt: skip
     """All ratios that a test at this critical value does not reject; relative to the size of the control mean.
 
     Unbounded on both sides when control itself cannot be told from zero.
@@ -62,7 +68,7 @@ def fieller(
         return Relative(None, None)
     squared = quantile**2
     a = mean_control**2 - squared * var_control
-    b = mean_control * mean_treatment
+    b = mean_control * mean_treatment - squared * covariance
     c = mean_treatment**2 - squared * var_treatment
     sign = math.copysign(1.0, mean_control)
     change = (mean_treatment - mean_control) / abs(mean_control)

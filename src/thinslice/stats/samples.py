@@ -46,25 +46,25 @@ def sample(
     """
     if of.n < 2:
         raise TooFewUnits(needed=2, got=of.n)
-    value, slope = _linear(of, metric)
+    value, slope = linear(of, metric)
     if covariate is not None:
         if pooled is None:
             raise StatisticsError("a covariate needs the moments of all variants together.")
         theta = cuped_theta(pooled, metric, covariate)
-        before, before_slope = _linear(of, covariate)
-        value -= theta * (before - _linear(pooled, covariate)[0])
+        before, before_slope = linear(of, covariate)
+        value -= theta * (before - linear(pooled, covariate)[0])
         slope = slope - theta * before_slope
-    return Sample(of.n, value, _quadratic(of, slope, slope))
+    return Sample(of.n, value, quadratic(of, slope, slope))
 
 
 def cuped_theta(pooled: Moments, metric: Quotient, covariate: Quotient) -> float:
     """How much of the covariate to take off: covariance with the metric over variance, all variants together."""
-    slope, before = _linear(pooled, metric)[1], _linear(pooled, covariate)[1]
-    variance = _quadratic(pooled, before, before)
-    return _quadratic(pooled, slope, before) / variance if variance > 0 else 0.0
+    slope, before = linear(pooled, metric)[1], linear(pooled, covariate)[1]
+    variance = quadratic(pooled, before, before)
+    return quadratic(pooled, slope, before) / variance if variance > 0 else 0.0
 
 
-def _linear(of: Moments, metric: Quotient) -> tuple[float, NDArray[np.float64]]:
+def linear(of: Moments, metric: Quotient) -> tuple[float, NDArray[np.float64]]:
     """The value and its gradient by the column means."""
     slope = np.zeros(len(of.names))
     top = of.mean_of(metric.numerator)
@@ -79,7 +79,7 @@ def _linear(of: Moments, metric: Quotient) -> tuple[float, NDArray[np.float64]]:
     return top / bottom, slope
 
 
-def _quadratic(of: Moments, left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+def quadratic(of: Moments, left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     """The product left' cov right, with what is only rounding set to zero."""
     terms = left[:, None] * of.cov * right[None, :]
     total = float(terms.sum())
