@@ -26,6 +26,9 @@ class Forest:
         self._explaining = tuple(self._arrays[name] for name in _EXPLAINING)
         self.features = int(arrays["feature_count"][0])
         self.bias = float(arrays["bias"][0])
+        leaf = np.asarray(arrays["leaf_value"])
+        self.span = float((leaf.max(axis=1) - leaf.min(axis=1)).sum())
+        """No two scores are further apart."""
 
     @classmethod
     def from_lightgbm_text(cls, text: str) -> Self:

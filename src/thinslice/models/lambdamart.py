@@ -1,6 +1,6 @@
 """Learns the second stage of the session ranker with LightGBM (LambdaMART), and says how well a ranking foresees."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,28 @@ from thinslice.models.ranking_features import FEATURES, GROUPS
 
 CUT = 20
 """Ranks beyond this are all the same to the learner and to the figures."""
+
+
+class Trees(NamedTuple):
+    """Learns trees: a `tuning.Learner`.
+
+    Attributes:
+        settings: Those of `learn`.
+        name: What the exam calls them.
+    """
+
+    settings: dict[str, Any]
+    name: str = "trees"
+
+    def trial(self, part: Lessons, exam: Lessons) -> Forest:
+        """A third of the trees, of the older lessons only."""
+        del exam
+        return learn(part, **{**self.settings, "trees": max(1, self.settings["trees"] // 3)})
+
+    def whole(self, lessons: Lessons, trial: Forest) -> Forest:
+        """All trees, of all lessons."""
+        del trial
+        return learn(lessons, **self.settings)
 
 
 def learn(

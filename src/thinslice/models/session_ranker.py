@@ -17,9 +17,9 @@ from thinslice.errors import BadInput
 from thinslice.models.candidates import DEFAULTS, Candidates, Found
 from thinslice.models.forest import Forest
 from thinslice.models.interactions import from_columns
-from thinslice.models.lambdamart import stump
+from thinslice.models.lambdamart import Trees, stump
 from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
-from thinslice.models.tuning import Tuned, tune
+from thinslice.models.tuning import SecondStage, Tuned, tune
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
 
@@ -37,6 +37,8 @@ class SessionRanker:
     """Two-stage session ranking; see `fit` for the settings. Threads may ask at the same time."""
 
     name = "session-ranker"
+    second: ClassVar[Any] = Forest
+    """What the second stage is; the names of its arrays begin with its own in small letters."""
     _warm: ClassVar[bool] = False
     _warming: ClassVar[threading.Lock] = threading.Lock()
 
@@ -44,14 +46,12 @@ class SessionRanker:
         self._arrays = arrays
         self._vocabulary = Vocabulary.from_arrays(arrays)
         self._first = Candidates.from_arrays(arrays)
-        trees = {name.removeprefix("forest_"): array for name, array in arrays.items() if name.startswith("forest_")}
-        self._forest = Forest.from_arrays(trees) if trees else None
+        begins = _begins(self.second)
+        own = {name.removeprefix(begins): array for name, array in arrays.items() if name.startswith(begins)}
+        self._second: SecondStage | None = self.second.from_arrays(own) if own else None
         self._note = json.loads(np.asarray(arrays["note"], dtype=np.uint8).tobytes())
         self._block = int(self._note["settings"]["candidates"])
-        self._span = 0.0
-        if self._forest is not None:
-            leaf = np.asarray(trees["leaf_value"])
-            self._span = 1.0 + float((leaf.max(axis=1) - leaf.min(axis=1)).sum())
+        self._span = 0.0 if self._second is None else 1.0 + self._second.span
 
     @classmethod
     def fit(
@@ -91,15 +91,18 @@ class SessionRanker:
             BadInput: A setting is out of its range.
         """
         del items
-        _check_settings(candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
+        check_ranker_settings(candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
                         least_questions=least_questions, tune_cpu_s_per_million=tune_cpu_s_per_million)  # fmt: skip
         if without not in ("none", *GROUPS):
             raise BadInput(f"without must name a group of features ({', '.join(GROUPS)}) or be none, got {without!r}.")
         seed = int(np.random.default_rng(rng).integers(2**31))
+        options: dict[str, Any] = {
+            "trees": trees, "leaves": leaves, "learning_rate": 0.1, "least_rows": 50, "seed": seed,
+            **({} if without == "none" else {"without": without}),
+        }  # fmt: skip
         tuned = tune(
-            interactions, candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
-            least_questions=least_questions, budget_s=tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6),
-            seed=seed, without=without,
+            interactions, candidates=candidates, holdout=holdout, least_questions=least_questions,
+            budget_s=tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6), seed=seed, learner=Trees(options),
         )  # fmt: skip
         return cls._of(interactions, tuned)
 
@@ -110,16 +113,17 @@ class SessionRanker:
         *,
         rng: np.random.Generator | int | None = None,
     ) -> Self:
-        """The same settings and trees over new clicks: for training every minute, about a second a million clicks."""
+        """The same settings and second stage over new clicks, for training every minute: a second a million clicks."""
         del items, rng
-        return self._of(interactions, Tuned(self._note["settings"], self._forest, self._note["evidence"]))
+        return self._of(interactions, Tuned(self._note["settings"], self._second, self._note["evidence"]))
 
     @classmethod
     def _of(cls, interactions: Interactions, tuned: Tuned) -> Self:
         first = Candidates.build(interactions, tuned.settings)
-        trees = {} if tuned.forest is None else {f"forest_{name}": it for name, it in tuned.forest.arrays().items()}
+        own = {} if tuned.second is None else tuned.second.arrays()
+        named = {_begins(cls.second) + name: array for name, array in own.items()}
         note = json.dumps({"settings": tuned.settings, "evidence": tuned.evidence}, sort_keys=True, allow_nan=False)
-        return cls({**first.arrays(), **trees, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
+        return cls({**first.arrays(), **named, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
@@ -204,10 +208,10 @@ class SessionRanker:
 
     def _scores(self, found: Found, first: int) -> NDArray[np.float64]:
         """The scores of candidates number `first` and on: that of the trees less what a later block gives away."""
-        if self._forest is None or not len(found.codes):
+        if self._second is None or not len(found.codes):
             return found.blended.astype(np.float64)
         block = (first + np.arange(len(found.codes))) // self._block
-        score: NDArray[np.float64] = self._forest.predict(found.rows) + TIE * found.blended - self._span * block
+        score: NDArray[np.float64] = self._second.predict(found.rows) + TIE * found.blended - self._span * block
         return score
 
     def explain(self, session: Sequence[str], item_id: str) -> Reason:
@@ -228,7 +232,7 @@ class SessionRanker:
             at = np.flatnonzero(np.isin(found.codes, wanted))
             score = self._scores(found, first)[at]
             known, parts = self._first.parts(asked, found.codes[at])
-            gave = None if self._forest is None else self._forest.contributions(found.rows[at])
+            gave = None if self._second is None else self._second.contributions(found.rows[at])
             for n, code in enumerate(found.codes[at].tolist()):
                 share = parts[n] / max(parts[n].sum(), 1e-30)
                 evidence, terms = float(score[n]), {}
@@ -282,10 +286,19 @@ def _kinds(gave: NDArray[np.float64]) -> dict[str, float]:
     return {name: value for name, value in kinds.items() if value != 0}
 
 
-def _check_settings(**settings: float) -> None:
+def _begins(second: type[SecondStage]) -> str:
+    return f"{second.__name__.lower()}_"
+
+
+def check_ranker_settings(**settings: float) -> None:
+    """Refuses settings out of their range.
+
+    Raises:
+        BadInput: One is; the message says which, and the range.
+    """
     for name, most in (("candidates", 1000), ("trees", 1000), ("leaves", MOST_LEAVES), ("least_questions", 2**31)):
         least = 2 if name == "leaves" else 1
-        if not least <= settings[name] <= most or settings[name] != int(settings[name]):
+        if name in settings and not (least <= settings[name] <= most and settings[name] == int(settings[name])):
             raise BadInput(f"{name} must be a whole number between {least} and {most}, got {settings[name]}.")
     if not 0 < settings["holdout"] <= 0.5:
         raise BadInput(f"holdout must be more than 0 and at most 0.5, got {settings['holdout']}.")

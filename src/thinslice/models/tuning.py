@@ -4,15 +4,14 @@ The work is counted in questions and rows and never timed, so the same clicks gi
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, Lessons, Questions, questions_of
-from thinslice.models.forest import Forest
-from thinslice.models.lambdamart import figures, learn, ranked
-from thinslice.records import Interactions
+from thinslice.models.lambdamart import figures, ranked
+from thinslice.records import Arrays, Interactions
 
 QUESTIONS_PER_S = 50
 """Questions that one tried setting is judged by, for each CPU second of the budget; about thirty settings are tried."""
@@ -46,30 +45,63 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 """What is tried for the weight of each source in the blend."""
 
 
+class SecondStage(Protocol):
+    """Scores candidates by their features: trees, or a network."""
+
+    @property
+    def span(self) -> float:
+        """No two scores are further apart."""
+
+    def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The score of each row of features."""
+
+    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What each feature gave to each score, shape (rows, features); the rest of a score is the same for all."""
+
+    def arrays(self) -> Arrays:
+        """Everything that it is."""
+
+
+class Learner(Protocol):
+    """Learns a second stage from lessons, twice: to see whether it is worth it, and then in earnest."""
+
+    @property
+    def name(self) -> str:
+        """What the exam calls it."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What goes into the evidence: JSON values."""
+
+    def trial(self, part: Lessons, exam: Lessons) -> SecondStage:
+        """Learns from the older lessons; what it will be asked, it may only watch itself by."""
+
+    def whole(self, lessons: Lessons, trial: Any) -> SecondStage:
+        """Learns from all lessons, knowing what the trial gave."""
+
+
 class Tuned(NamedTuple):
-    """Chosen settings (every name of `candidates.DEFAULTS`, and `candidates`), the trees if any, and the evidence."""
+    """Chosen settings (every name of `candidates.DEFAULTS`, and `candidates`), the second stage if any, evidence."""
 
     settings: dict[str, float]
-    forest: Forest | None
+    second: SecondStage | None
     evidence: dict[str, Any]
 
 
 def tune(
-    interactions: Interactions, *, candidates: int, trees: int, leaves: int, holdout: float, least_questions: int,
-    budget_s: float, seed: int, without: str = "none",
+    interactions: Interactions, *, candidates: int, holdout: float, least_questions: int, budget_s: float, seed: int,
+    learner: Learner,
 ) -> Tuned:  # fmt: skip
     """Chooses settings and learns the ranking; see `SessionRanker.fit` for the arguments.
 
     Args:
         interactions: All that may be learned from; the newest `holdout` of the sessions are asked about.
         candidates: How many candidates are ranked.
-        trees: How many trees.
-        leaves: The most leaves of a tree.
         holdout: Share of the sessions.
         least_questions: With fewer, defaults serve.
         budget_s: About so many CPU seconds.
         seed: Decides which questions and rows are sampled.
-        without: A group of features that the trees may not look at.
+        learner: Learns the second stage.
     """
     defaults = {**DEFAULTS, "candidates": float(candidates)}
     first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
@@ -86,7 +118,7 @@ def tune(
     stage = Candidates.build(past, defaults)
     settings, tried = _settings(stage, judged, defaults, candidates)
     stage = stage.weighted(settings)
-    forest, learned = _ranking(stage, questions, candidates, trees, leaves, budget_s, seed, without)
+    second, learned = _ranking(stage, questions, candidates, budget_s, seed, learner)
     evidence = {
         "tuned": True,
         "learned_from": {"sessions": first, "clicks": len(past.item)},
@@ -95,7 +127,7 @@ def tune(
         "tried": tried,
         "ranking": learned,
     }
-    return Tuned(settings, forest, evidence)
+    return Tuned(settings, second, evidence)
 
 
 def head(interactions: Interactions, sessions: int) -> Interactions:
@@ -147,16 +179,9 @@ def _settings(
 
 
 def _ranking(
-    stage: Candidates,
-    questions: Questions,
-    candidates: int,
-    trees: int,
-    leaves: int,
-    budget_s: float,
-    seed: int,
-    without: str,
-) -> tuple[Forest | None, dict[str, Any]]:
-    """Learns the trees, unless they foresee the newest fifth of the questions worse than the blend does."""
+    stage: Candidates, questions: Questions, candidates: int, budget_s: float, seed: int, learner: Learner
+) -> tuple[SecondStage | None, dict[str, Any]]:
+    """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does."""
     asked = len(questions.answer)
     rows = int(ROWS_PER_S * budget_s)
     keep = float(np.clip(rows / (asked * candidates), *KEEP))
@@ -173,17 +198,13 @@ def _ranking(
     part = _first_questions(lessons, cut)
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
-    options: dict[str, Any] = {
-        "trees": trees, "leaves": leaves, "learning_rate": 0.1, "least_rows": 50, "seed": seed,
-        **({} if without == "none" else {"without": without}),
-    }  # fmt: skip
-    trial = learn(part, **{**options, "trees": max(1, trees // 3)})
+    trial = learner.trial(part, whole)
     before = figures(whole.rank, candidates)
     after = figures(ranked(trial.predict(whole.rows), whole), candidates)
-    told |= {"exam": {"blend": before, "trees": after}, **options}
+    told |= {"exam": {"blend": before, learner.name: after}, **learner.settings}
     if after["hr"] + after["mrr"] < before["hr"] + before["mrr"]:
         return None, {**told, "why": "the blend alone foresees better"}
-    return learn(lessons, **options), told
+    return learner.whole(lessons, trial), told
 
 
 def _first_questions(lessons: Lessons, cut: int) -> Lessons:
