@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -139,7 +139,11 @@ def check_experiment(experiment: Experiment, where: str = "the experiment") -> N
 
 def dump_experiment(experiment: Experiment) -> str:
     """The TOML text of an experiment; `parse_experiment` gives the same experiment back."""
-    tables = {"variants": experiment.variants, "metrics": experiment.metrics, "history": experiment.history}
+    tables: dict[str, Sequence[msgspec.Struct]] = {
+        "variants": experiment.variants,
+        "metrics": experiment.metrics,
+        "history": experiment.history,
+    }
     defaults = {field.name: field.default for field in msgspec.structs.fields(Experiment)}
     lines = []
     for name in Experiment.__struct_fields__:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from thinslice.experiments.assign import GRAPHS
 from thinslice.metrics import UNIT_COLUMNS
 from thinslice.records import EVENT_NAMES, Experiment, Metric
 from thinslice.settings import NAME_PATTERN
@@ -26,9 +27,6 @@ ROLES = ("goal", "driver", "guardrail", "diagnostic")
 
 DIRECTIONS = ("up", "down")
 """Whether more of a metric is good or bad."""
-
-GRAPHS = ("item-graph", "people-graph")
-"""Values of `cluster` that stand for communities: of items seen together, or of people tied by edges."""
 
 MAX_LOOKS = 1_000
 """More planned looks than that are "look whenever": leave `looks` out."""
@@ -241,13 +239,12 @@ def _metric_complaints(metric: Metric) -> Iterator[str]:
         yield f"the margin of metric {metric.name!r} is {metric.margin:g}; it is relative, 0.02 for 2 % worse."
     if metric.role == "guardrail" and metric.margin is None:
         yield f"guardrail {metric.name!r} has no margin: how much worse would still be accepted? (0.02 for 2 %)"
-    for share, value in [("quantile", metric.quantile), ("cap_quantile", metric.cap_quantile)]:
-        if value is not None and not 0 < value < 1:
-            yield f"the {share} of metric {metric.name!r} is {value:g}; it lies between 0 and 1, 0.99 for the 99th."
-    for size in ("cap", "mde"):
-        number = getattr(metric, size)
+    for name, share in [("quantile", metric.quantile), ("cap_quantile", metric.cap_quantile)]:
+        if share is not None and not 0 < share < 1:
+            yield f"the {name} of metric {metric.name!r} is {share:g}; it lies between 0 and 1, 0.99 for the 99th."
+    for name, number in [("cap", metric.cap), ("mde", metric.mde)]:
         if number is not None and not 0 < number < math.inf:
-            yield f"the {size} of metric {metric.name!r} is {number:g}; it is above 0."
+            yield f"the {name} of metric {metric.name!r} is {number:g}; it is above 0."
     if metric.quantile is not None and metric.denominator is not None:
         yield f"metric {metric.name!r} has a quantile and a denominator; a quantile is of one column."
     caps = [name for name in ("cap", "cap_quantile") if getattr(metric, name) is not None]

@@ -1,13 +1,16 @@
 """The experiments that run now: their files are read again when they change, so that start and stop need no restart."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from thinslice.errors import BadInput, BadSettings
+from thinslice.errors import BadInput, BadRecord, BadSettings, Corrupt
 from thinslice.experiments import assign, is_running, parse_experiment, unit_id_of
+from thinslice.experiments.assign import UNCHANGED, Lookup, period_of
 from thinslice.records import Experiment, ExperimentExposure
+from thinslice.serving.models import LIVE, slot_of
+from thinslice.serving.unit_maps import GRAPH, KEPT, read_unit_map, unit_map_file
 
 REFRESH_S = 0.5
 """So often (seconds) the folder is looked at."""
@@ -57,6 +60,58 @@ def read_experiments(folder: Path, tenant: str | None = None) -> tuple[list[Expe
     return found, broken
 
 
+class Visit(NamedTuple):
+    """Who asks, for which place, and what else of the request may decide about a variant.
+
+    Attributes:
+        placement: Where on the page.
+        visitor_id: The anonymous browser.
+        session_id: Its session.
+        user_id: The known person.
+        item_id: The item of the page.
+        context: The request's context.
+        trusted: Whether a secret or admin key asks, which may force a variant (`context.force`).
+    """
+
+    placement: str
+    visitor_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    item_id: str | None = None
+    context: Mapping[str, Any] = {}
+    trusted: bool = False
+
+
+class Choice(NamedTuple):
+    """What the running experiments say of one request.
+
+    Attributes:
+        policy: Which policy answers; None is the placement's own.
+        slot: From which models.
+        exposed: Under which variants this is logged: of a holdout and of at most one other experiment.
+        segments: Names of segments that are to be logged with it.
+        forced: `experiment:variant` when a tester asked for it: logged in the segments, and in no experiment.
+    """
+
+    policy: str | None
+    slot: str
+    exposed: tuple[ExperimentExposure, ...] = ()
+    segments: tuple[str, ...] = ()
+    forced: str = ""
+
+
+NO_EXPERIMENT = Choice(None, LIVE)
+"""Nobody experiments with this request."""
+
+
+class _Maps(NamedTuple):
+    kept: Lookup | None = None
+    graph: Lookup | None = None
+
+
+_NO_MAPS = _Maps()
+
+
 class ExperimentFiles:
     """The running experiments of every tenant.
 
@@ -72,6 +127,8 @@ class ExperimentFiles:
         self._stamps: dict[str, dict[str, tuple[int, int]]] = {}
         self._read: dict[str, dict[str, Experiment]] = {}
         self._running: dict[str, list[Experiment]] = {}
+        self._maps: dict[str, dict[str, _Maps]] = {}
+        self._testers: dict[str, dict[str, list[tuple[Experiment, str]]]] = {}
 
     def running(self, tenant: str, now: float) -> list[Experiment]:
         """A tenant's running experiments, the one that started first first.
@@ -86,6 +143,77 @@ class ExperimentFiles:
             self._look(tenant)
         return self._running.get(tenant, [])
 
+    def choose(self, tenant: str, now: float, visit: Visit) -> Choice:
+        """Which policy answers a request, and under which variants it is logged.
+
+        A tester's variant comes first. Who is in the global holdout is in nothing else; its measured control lives like
+        everybody. Of the others the first experiment that includes the unit decides, the one that started first first.
+
+        Args:
+            tenant: Whose.
+            now: Unix seconds.
+            visit: Who asks and where.
+
+        Raises:
+            BadRecord: A secret key forces a variant that there is not.
+        """
+        running = self.running(tenant, now)
+        if not running:
+            return NO_EXPERIMENT
+        forced = self._forced(tenant, visit)
+        if forced is not None:
+            return forced
+        exposed: tuple[ExperimentExposure, ...] = ()
+        segments: tuple[str, ...] = ()
+        for experiment in running:
+            if experiment.placement not in ("*", visit.placement):
+                continue
+            one = self.exposure(experiment, now, visit)
+            if one is None:
+                continue
+            exposed, segments = (*exposed, one), (*segments, *experiment.segments)
+            policy = policy_of(experiment, one.variant)
+            if experiment.kind == "holdout" and policy == UNCHANGED:
+                continue
+            slot = slot_of(experiment.name, one.variant) if experiment.training == "isolated" else LIVE
+            return Choice(None if policy == UNCHANGED else policy, slot, exposed, segments)
+        return Choice(None, LIVE, exposed, segments) if exposed else NO_EXPERIMENT
+
+    def exposure(self, experiment: Experiment, now: float, visit: Visit) -> ExperimentExposure | None:
+        """What is logged of a request under one experiment, with the full vector of probabilities; None outside."""
+        maps = self._maps.get(experiment.tenant, {}).get(experiment.name, _NO_MAPS)
+        unit_id = unit_id_of(
+            experiment, visitor_id=visit.visitor_id, session_id=visit.session_id, user_id=visit.user_id,
+            item_id=visit.item_id, context=visit.context, at=now, communities=maps.graph,
+        )  # fmt: skip
+        return None if unit_id is None else exposure_of(experiment, unit_id, now, maps.kept)
+
+    def _forced(self, tenant: str, visit: Visit) -> Choice | None:
+        """The variant that a tester is to see: by a secret key's word, or by the list in an experiment's file."""
+        testers = self._testers.get(tenant, {})
+        wanted = visit.context.get("force") if visit.trusted and visit.context else None
+        found: list[tuple[Experiment, str]] = []
+        if isinstance(wanted, dict) and wanted:
+            running = {experiment.name: experiment for experiment in self._running[tenant]}
+            for name, variant in wanted.items():
+                there = [each.name for each in running[name].variants] if name in running else []
+                if variant not in there:
+                    known = ", ".join(there) if there else ", ".join(running)
+                    raise BadRecord(
+                        "unknown_value", f"{name}: {variant} cannot be forced.", field="context.force",
+                        hint=f"There is: {known}.",
+                    )  # fmt: skip
+                found.append((running[name], variant))
+        elif testers:
+            for unit in (visit.visitor_id, visit.user_id, visit.session_id):
+                found += testers.get(unit or "", ())
+        for experiment, variant in found:
+            if experiment.placement in ("*", visit.placement):
+                policy = policy_of(experiment, variant)
+                slot = slot_of(experiment.name, variant) if experiment.training == "isolated" else LIVE
+                return Choice(None if policy == UNCHANGED else policy, slot, forced=f"{experiment.name}:{variant}")
+        return None
+
     def assignments(
         self,
         tenant: str,
@@ -97,22 +225,25 @@ class ExperimentFiles:
     ) -> dict[str, str]:
         """Experiment → variant of one visitor, over all running experiments that include them."""
         assigned: dict[str, str] = {}
+        visit = Visit("*", visitor_id, session_id, user_id)
         for experiment in self.running(tenant, now):
-            unit_id = unit_id_of(experiment, visitor_id=visitor_id, session_id=session_id, user_id=user_id)
-            if unit_id is not None and (variant := assign(experiment, unit_id).variant) is not None:
-                assigned[experiment.name] = variant
+            exposed = self.exposure(experiment, now, visit)
+            if exposed is not None:
+                assigned[experiment.name] = exposed.variant
         return assigned
 
     def _look(self, tenant: str) -> None:
         stamps: dict[str, tuple[int, int]] = {}
         paths: dict[str, Path] = {}
-        for path in sorted((self._folder / tenant).glob("*.toml")):
+        folder = self._folder / tenant
+        for path in sorted([*folder.glob("*.toml"), *folder.glob("*.npz")]):
             try:
                 stat = path.stat()
             except FileNotFoundError:
                 continue
-            stamps[path.stem] = (stat.st_mtime_ns, stat.st_ino)
-            paths[path.stem] = path
+            stamps[path.name] = (stat.st_mtime_ns, stat.st_ino)
+            if path.suffix == ".toml":
+                paths[path.stem] = path
         if stamps == self._stamps.get(tenant, {}):
             return
         old = self._read.get(tenant, {})
@@ -121,7 +252,17 @@ class ExperimentFiles:
         }
         self._stamps[tenant] = stamps
         running = [experiment for experiment in self._read[tenant].values() if is_running(experiment)]
-        running.sort(key=lambda experiment: (experiment.started_at is None, experiment.started_at, experiment.name))
+        running.sort(key=lambda each: (each.kind != "holdout", each.started_at is None, each.started_at, each.name))
+        self._maps[tenant] = {
+            each.name: _Maps(*(_lookup(unit_map_file(folder, each.name, kind)) for kind in (KEPT, GRAPH)))
+            for each in running
+        }
+        testers: dict[str, list[tuple[Experiment, str]]] = {}
+        for each in running:
+            for variant in each.variants:
+                for unit in variant.forced:
+                    testers.setdefault(unit, []).append((each, variant.name))
+        self._testers[tenant] = testers
         self._running[tenant] = running
 
 
@@ -133,9 +274,26 @@ def _read(path: Path, tenant: str, old: Mapping[str, Experiment]) -> Experiment 
         return old.get(path.stem)
 
 
-def exposure_of(experiment: Experiment, unit_id: str) -> ExperimentExposure | None:
-    """What is logged of a unit under an experiment, with the full vector of probabilities; None when it is outside."""
-    assigned = assign(experiment, unit_id)
+def _lookup(path: Path) -> Lookup | None:
+    try:
+        return read_unit_map(path).get if path.is_file() else None
+    except Corrupt as error:
+        _log.warning("%s", error)
+        return None
+
+
+def exposure_of(
+    experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup | None = None
+) -> ExperimentExposure | None:
+    """What is logged of a unit under an experiment, with the full vector of probabilities; None when it is outside.
+
+    Args:
+        experiment: Which.
+        unit_id: As `unit_id_of` gives it.
+        at: Unix seconds.
+        kept: First variants of units that a change of weights would move.
+    """
+    assigned = assign(experiment, unit_id, at, kept)
     if assigned.variant is None:
         return None
     return ExperimentExposure(
@@ -145,4 +303,46 @@ def exposure_of(experiment: Experiment, unit_id: str) -> ExperimentExposure | No
         unit_id=unit_id,
         allocation_version=assigned.allocation_version,
         propensities=assigned.propensities,
+        context_leaf=f"period-{period_of(experiment, at)}" if experiment.rerandomize_days is not None else "",
     )
+
+
+def policy_of(experiment: Experiment, variant: str) -> str:
+    """The policy of a variant."""
+    return next(each.policy for each in experiment.variants if each.name == variant)
+
+
+def segments_of(
+    names: Sequence[str], context: Mapping[str, Any], user_agent: str, first_item: str | None
+) -> dict[str, str]:
+    """The declared segments of one request, as far as they are known: all of it is known before the slate is made.
+
+    Args:
+        names: As experiments declare them.
+        context: The request's; what it names goes before what is found here.
+        user_agent: Tells the device: `phone`, `tablet` or `desktop`.
+        first_item: Where the session came in.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        value = context.get(name)
+        if value is None and name == "device":
+            value = device_of(user_agent)
+        elif value is None and name == "entry_page":
+            value = first_item
+        if isinstance(value, str | int | float) and value != "":
+            found[name] = str(value)[:64]
+    return found
+
+
+def device_of(user_agent: str) -> str | None:
+    """What kind of device a browser says it is on; None without a word of it.
+
+    >>> device_of("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Mobile/15E148")
+    'phone'
+    """
+    if not user_agent:
+        return None
+    if "iPad" in user_agent or ("Android" in user_agent and "Mobile" not in user_agent):
+        return "tablet"
+    return "phone" if "Mobi" in user_agent else "desktop"

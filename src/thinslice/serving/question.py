@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from thinslice.recommend.rules import Asked, RuleBook
-from thinslice.records import ExperimentExposure, LiveSession, Recommendation, RecommendationRequest, SlateItem
+from thinslice.records import LiveSession, Recommendation, RecommendationRequest, SlateItem
 from thinslice.serving.catalog import CatalogView
+from thinslice.serving.experiments import Choice
 from thinslice.serving.memory import Bundle
 from thinslice.settings import Policy
 
@@ -29,7 +30,7 @@ class Question(NamedTuple):
         shown_name: What makes the slate: the same, or what the policy `none` would have shown.
         policy: What makes the slate.
         slot: From which models.
-        exposed: Under which experiment's variant.
+        chosen: What the running experiments say of it: under which variants it is logged.
         bundle: The models.
         version: Of the models; `untrained` without any.
         catalog: The items.
@@ -52,7 +53,7 @@ class Question(NamedTuple):
     shown_name: str
     policy: Policy
     slot: str
-    exposed: ExperimentExposure | None
+    chosen: Choice
     bundle: Bundle | None
     version: str
     catalog: CatalogView

@@ -7,12 +7,9 @@ from typing import Protocol
 
 from thinslice.collect import is_bot_agent
 from thinslice.errors import BadRecord
-from thinslice.experiments import unit_id_of
 from thinslice.recommend import Slate
 from thinslice.recommend.rules import NOTHING_ASKED, RuleBook, asked_of
 from thinslice.records import (
-    Experiment,
-    ExperimentExposure,
     Exposure,
     LiveSession,
     LiveStore,
@@ -23,9 +20,9 @@ from thinslice.records import (
 )
 from thinslice.records.session import SESSION_GAP_S
 from thinslice.serving.catalog import CatalogView
-from thinslice.serving.experiments import ExperimentFiles, exposure_of
+from thinslice.serving.experiments import NO_EXPERIMENT, Choice, ExperimentFiles, Visit, segments_of
 from thinslice.serving.issued import RecommendationIds
-from thinslice.serving.models import LIVE, ModelHost, slot_of
+from thinslice.serving.models import ModelHost
 from thinslice.serving.question import Look, Question
 from thinslice.serving.shelves import RECIPES
 from thinslice.serving.slates import Slates
@@ -117,7 +114,9 @@ class Recommender:
                     key_kind == "publishable" and is_bot_agent(user_agent)
                 )
                 latency_ms = round((time.perf_counter() - began) * 1000.0, 4)
-                self._exposures.exposure(_exposure(question, slate, now, latency_ms, shadow=shadow, is_bot=is_bot))
+                self._exposures.exposure(
+                    _exposure(question, slate, now, latency_ms, shadow=shadow, is_bot=is_bot, user_agent=user_agent)
+                )
         return answer
 
     def look(self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime) -> Look:
@@ -219,31 +218,34 @@ class Recommender:
         session: LiveSession | None,
         consent: str,
         at: float,
-    ) -> tuple[str, str, ExperimentExposure | None]:
-        """Which policy answers, from which models, and under which experiment's variant.
+        *,
+        trusted: bool,
+    ) -> tuple[str, Choice]:
+        """Which policy answers, and what the experiments say of it.
 
-        Without consent nothing is stored, so nothing is compared: such a request gets the placement's own policy. The
-        first experiment that includes the unit decides. A request that names its policy stands outside of experiments.
+        Without consent nothing is stored, so nothing is compared: such a request gets the placement's own policy. A
+        request that names its policy stands outside of experiments.
 
         Raises:
             BadRecord: The request names a policy that there is not.
         """
         if request.policy is not None:
             self._known_policy(tenant, request.policy)
-            return request.policy, LIVE, None
+            return request.policy, NO_EXPERIMENT
+        chosen = NO_EXPERIMENT
         if consent != "none":
-            visitor_id = request.visitor_id or (session.visitor_id or None if session is not None else None)
-            session_id = request.session_id or (session.session_id or None if session is not None else None)
-            user_id = request.user_id or (session.user_id if session is not None else None)
-            for experiment in self._experiments.running(tenant, at):
-                if experiment.placement not in ("*", request.placement):
-                    continue
-                unit_id = unit_id_of(experiment, visitor_id=visitor_id, session_id=session_id, user_id=user_id)
-                exposed = None if unit_id is None else exposure_of(experiment, unit_id)
-                if exposed is not None:
-                    return policy_of(experiment, exposed.variant), _slot(experiment, exposed.variant), exposed
+            visit = Visit(
+                placement=request.placement,
+                visitor_id=request.visitor_id or (session.visitor_id or None if session is not None else None),
+                session_id=request.session_id or (session.session_id or None if session is not None else None),
+                user_id=request.user_id or (session.user_id if session is not None else None),
+                item_id=request.item_id, context=request.context, trusted=trusted,
+            )  # fmt: skip
+            chosen = self._experiments.choose(tenant, at, visit)
+        if chosen.policy is not None:
+            return chosen.policy, chosen
         shop = self._settings.tenant(tenant)
-        return shop.placements.get(request.placement, shop.default_policy), LIVE, None
+        return shop.placements.get(request.placement, shop.default_policy), chosen
 
     def _known_policy(self, tenant: str, name: str) -> None:
         every = {**BUILT_IN_POLICIES, **self._settings.tenant(tenant).policies}
@@ -269,7 +271,8 @@ class Recommender:
         if request.item_id is not None and (not items or items[-1] != request.item_id):
             items = [*items, request.item_id]
         page = page_item(items, request.item_id)
-        policy_name, slot, exposed = self._choose(tenant, request, session, consent, at)
+        policy_name, chosen = self._choose(tenant, request, session, consent, at, trusted=key_kind != "publishable")
+        slot = chosen.slot
         policy, shown_name = self.policy(tenant, policy_name), policy_name
         if policy.model == "none":
             shown_name = self._stand_in(tenant)
@@ -298,7 +301,7 @@ class Recommender:
             shown_name=shown_name,
             policy=policy,
             slot=slot,
-            exposed=exposed,
+            chosen=chosen,
             bundle=bundle,
             version=bundle.version if bundle is not None else "untrained",
             catalog=catalog,
@@ -319,9 +322,15 @@ def page_key_of(request: RecommendationRequest) -> str:
 
 
 def _exposure(
-    question: Question, slate: Slate, now: datetime, latency_ms: float, *, shadow: bool, is_bot: bool
+    question: Question, slate: Slate, now: datetime, latency_ms: float, *, shadow: bool, is_bot: bool, user_agent: str
 ) -> Exposure:
-    request, session = question.request, question.session
+    request, session, chosen = question.request, question.session, question.chosen
+    segments: dict[str, str] = {}
+    if chosen.segments:
+        first_item = session.items[0] if session is not None and session.items else request.item_id
+        segments = segments_of(chosen.segments, request.context, user_agent, first_item)
+    if chosen.forced:
+        segments["forced"] = chosen.forced
     return Exposure(
         recommendation_id=question.recommendation_id,
         tenant=question.tenant,
@@ -342,14 +351,6 @@ def _exposure(
         shadow=shadow,
         is_bot=is_bot,
         consent=question.consent,
-        experiments=[question.exposed] if question.exposed is not None else [],
+        experiments=list(chosen.exposed),
+        segments=segments,
     )
-
-
-def policy_of(experiment: Experiment, variant: str) -> str:
-    """The policy of a variant."""
-    return next(each.policy for each in experiment.variants if each.name == variant)
-
-
-def _slot(experiment: Experiment, variant: str) -> str:
-    return slot_of(experiment.name, variant) if experiment.training == "isolated" else LIVE
