@@ -33,4 +33,4 @@ def test_the_page_of_experiments_holds_every_field_and_option():
     for field in msgspec.structs.fields(Experiment):
         assert f"`{field.name}`" in text
     options = {name for option in analyze.params for name in option.opts if name.startswith("--")} - {"--json"}
-    assert options == set(re.findall(r"--\w+", text))
+    assert options == set(re.findall(r"--[a-z][\w-]*", text))

@@ -117,7 +117,7 @@ def test_rows_of_exposures_are_summed_per_unit(tmp_path):
 
 def test_segments_are_analyses_of_their_own_rows(tmp_path):
     columns = rows()
-    got = analyze_file(write(tmp_path, columns), ask(segment="device"), NOW)
+    got = analyze_file(write(tmp_path, columns), ask(segments=["device"]), NOW)
     phones = np.asarray(columns["device"]) == "phone"
     alone = in_memory({key: np.asarray(of)[phones] for key, of in columns.items()}, [MEAN]).metrics[0]
     row = next(row for row in got.segments if row["value"] == "phone")

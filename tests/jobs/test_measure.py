@@ -32,7 +32,7 @@ class History:
         rng = np.random.default_rng(seed)
         self.exposures, self.events, self.orders = [], [], []
         self.rows = {name: [] for name in ("exposures", "clicks", "views", "converted", "revenue_minor")}
-        self.variants, self.propensities = [], []
+        self.variants, self.propensities, self.days = [], [], []
         for number in range(visitors):
             now = START + timedelta(minutes=float(rng.uniform(0, 6 * 1440)))
             of = experiment if ramp is None or now < START + timedelta(days=3) else ramp
@@ -65,6 +65,7 @@ class History:
                       lines=[OrderLine(item_id="a", quantity=1, price_minor=paid)])
             )  # fmt: skip
         self.variants.append(got.variant)
+        self.days.append((now - START).days)
         self.propensities.append([got.propensities["popular"], got.propensities["knn"]])
         for name, value in zip(self.rows, (slates, clicks, clicks, int(paid > 0), paid), strict=True):
             self.rows[name].append(value)
@@ -82,7 +83,9 @@ class History:
             lake.append(table, getattr(self, table))
 
     def expected(self, weighted=False):
-        units = Units(self.variants, self.rows, propensities=self.propensities if weighted else None)
+        units = Units(self.variants, self.rows)
+        if weighted:
+            units = units._replace(propensities=self.propensities, batch=self.days)
         return analyze(units, EXPERIMENT, END)
 
 
@@ -113,7 +116,9 @@ def test_what_the_lake_holds_is_measured_as_its_rows(workspace):
     define(workspace)
     got = measure(workspace, "shop", "ranker", END)
     same(got, history.expected())
-    assert [check.name for check in got.checks] == ["sample_ratio", "mixed_assignment", "isolated_training"]
+    assert [check.name for check in got.checks] == [
+        "sample_ratio", "mixed_assignment", "isolated_training", "sample_ratio_over_time", "sample_ratio_by_day",
+    ]  # fmt: skip
     assert all(check.passed for check in got.checks)
     assert got.metrics[2].name == "click_through_rate"
     assert got.metrics[2].reading == "better"

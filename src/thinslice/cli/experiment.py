@@ -107,8 +107,12 @@ def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
 @click.option("--unit", required=True, metavar="COL", help="Column of the unit's id.")
 @click.option("--variant", required=True, metavar="COL", help="Column of the variant.")
 @click.option("--control", required=True, metavar="NAME", help="The control's name in that column.")
-@click.option("--metric", "metrics", multiple=True, required=True, metavar="NAME=COL[/COL]",
+@click.option("--metric", "metrics", multiple=True, metavar="NAME=COL[/COL]",
               help="A mean, or a ratio of two sums; the first is the goal.")  # fmt: skip
+@click.option("--quantile", "quantiles", multiple=True, metavar="NAME=COL@0.9",
+              help="A quantile over units; quantiles stand after the metrics.")  # fmt: skip
+@click.option("--cap", "caps", multiple=True, metavar="NAME=VALUE|q0.99",
+              help="A unit's sum counts at most so much, or that quantile of all units.")  # fmt: skip
 @click.option("--margin", "margins", multiple=True, metavar="NAME=0.02",
               help="How much worse (relative) would still be accepted; makes a guardrail.")  # fmt: skip
 @click.option("--expected", default="", metavar="0.5,0.5",
@@ -116,21 +120,30 @@ def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
 @click.option("--propensity", default="", metavar="COL,COL",
               help="Columns of each variant's logged probability, same order: results are IPW/AIPW.")  # fmt: skip
 @click.option("--covariate", metavar="COL", help="A column known before the assignment: results are CUPED.")
-@click.option("--segment", metavar="COL", help="A column known before the assignment, to look at its values apart.")
-@click.option("--day", metavar="COL", help="A column of days or times, for the cumulative effect.")
+@click.option("--segment", "segments", multiple=True, metavar="COL",
+              help="A column known before the assignment, to look at its values apart.")  # fmt: skip
+@click.option("--day", metavar="COL", help="A column of days or times: the curve, novelty, the split over time.")
+@click.option("--exposure", metavar="COL", help="Day of the first exposure; rows of an earlier --day are left out.")
 @click.option("--cluster", metavar="COL", help="The column that was randomized as a whole.")
+@click.option("--block", metavar="COL", help="The column of the time block: a switchback, in the order of --day.")
+@click.option("--burn-in", type=int, default=0, metavar="N", help="Its first N times (--day) are left out.")
+@click.option("--looks", type=int, default=0, metavar="N", help="Planned looks: intervals are O'Brien and Fleming's.")
+@click.option("--planned-days", type=float, metavar="D",
+              help="Of how many days: tells by --day which look this is; default one look a day.")  # fmt: skip
 @json_option
 def analyze(
-    file: Path, unit: str, variant: str, control: str, metrics: tuple[str, ...], margins: tuple[str, ...],
-    expected: str, propensity: str, covariate: str | None, segment: str | None, day: str | None,
-    cluster: str | None, as_json: bool,
+    file: Path, unit: str, variant: str, control: str, metrics: tuple[str, ...], quantiles: tuple[str, ...],
+    caps: tuple[str, ...], margins: tuple[str, ...], expected: str, propensity: str, covariate: str | None,
+    segments: tuple[str, ...], day: str | None, exposure: str | None, cluster: str | None, block: str | None,
+    burn_in: int, looks: int, planned_days: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Analyze an experiment that ran elsewhere: FILE is Parquet or CSV, one row per unit or per exposure."""
     from thinslice.jobs.analyze_file import Question, analyze_file
 
     ask = Question(
-        unit=unit, variant=variant, control=control, metrics=metrics, margins=margins, expected=expected,
-        propensity=propensity, covariate=covariate, segment=segment, day=day, cluster=cluster,
+        unit=unit, variant=variant, control=control, metrics=metrics, quantiles=quantiles, caps=caps, margins=margins,
+        expected=expected, propensity=propensity, covariate=covariate, segments=segments, day=day, exposure=exposure,
+        cluster=cluster, block=block, burn_in=burn_in, looks=looks, planned_days=planned_days,
     )  # fmt: skip
     _show(analyze_file(file, ask, datetime.now(UTC)), as_json)
 

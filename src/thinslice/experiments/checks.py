@@ -1,19 +1,56 @@
 """Is the experiment healthy? When a check that matters fails, no effect is believed."""
 
 from thinslice.experiments.evidence import Evidence
+from thinslice.experiments.health import (
+    bots_by_variant,
+    contamination,
+    covariate_balance,
+    missing_exposures,
+    sample_ratio_by_day,
+    sample_ratio_by_segment,
+    sample_ratio_over_time,
+    segments_before_exposure,
+)
 from thinslice.records import Check, Experiment
 from thinslice.stats import logged_ratio
 
 SAMPLE_RATIO_ALPHA = 0.001
 """The split passes from this p-value on; small, since the check is looked at again and again."""
 
-HARD_CHECKS = frozenset({"sample_ratio", "mixed_assignment"})
+HARD_CHECKS = frozenset({"sample_ratio", "mixed_assignment", "sample_ratio_over_time", "sample_ratio_by_segment"})
 """Checks without which the decision is `invalid`; the others warn."""
 
 
 def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
-    """Every check of an experiment that is measured from the lake."""
-    return [sample_ratio(evidence, experiment), mixed_assignment(evidence), isolated_training(experiment)]
+    """Every check of an experiment that is measured from the lake; one without data to test is left out."""
+    found = [
+        sample_ratio(evidence, experiment),
+        mixed_assignment(evidence),
+        isolated_training(experiment),
+        contamination(evidence),
+        sample_ratio_over_time(evidence, experiment),
+        sample_ratio_by_day(evidence, experiment),
+        sample_ratio_by_segment(evidence, experiment),
+        covariate_balance(evidence, experiment),
+        missing_exposures(evidence, experiment),
+        bots_by_variant(evidence, experiment),
+        *evidence.findings,
+    ]
+    return [check for check in found if check is not None]
+
+
+def check_file(evidence: Evidence, experiment: Experiment) -> list[Check]:
+    """Every check of an experiment that ran elsewhere: nobody knows how it trained or what was not logged."""
+    found = [
+        sample_ratio(evidence, experiment),
+        mixed_assignment(evidence),
+        sample_ratio_over_time(evidence, experiment),
+        sample_ratio_by_day(evidence, experiment),
+        segments_before_exposure(evidence, experiment),
+        covariate_balance(evidence, experiment),
+        *evidence.findings,
+    ]
+    return [check for check in found if check is not None]
 
 
 def sample_ratio(evidence: Evidence, experiment: Experiment) -> Check:

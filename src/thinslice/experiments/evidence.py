@@ -6,12 +6,46 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thinslice.errors import BadInput, StatisticsError
-from thinslice.records import Experiment, Variant
-from thinslice.stats import Moments, moments
+from thinslice.errors import BadInput, StatisticsError, TooFewUnits
+from thinslice.records import Check, Experiment, Metric, Variant
+from thinslice.stats import Blocks, Cell, Moments, Sample, cells_of, moments, quantile_sample
 
 WEIGHT = "unit_weight"
 """The column that stands for one unit where units do not all count the same: 1 / propensity, or a cluster's units."""
+
+
+class Look(NamedTuple):
+    """Which of the planned looks a report is: 1 is the first, `of` the last."""
+
+    number: int
+    of: int
+
+
+class Split(NamedTuple):
+    """Units of one slice as they were assigned, for a sample-ratio test.
+
+    Attributes:
+        counts: Shape (groups, variants), units seen; variants in the experiment's order.
+        propensities: Shape (groups, variants), the probabilities under which each group was assigned.
+    """
+
+    counts: NDArray[np.float64]
+    propensities: NDArray[np.float64]
+
+
+class Ages(NamedTuple):
+    """What units did by whole days since their first exposure; who did nothing counts with zeros.
+
+    Attributes:
+        by_age: (age, variant → moments) of the units that could be seen at that age, youngest first.
+        change: Variant → moments of the units that could be seen early and late: `early COLUMN` and `late COLUMN`
+            (averages a day), `tilt COLUMN` and `tilt scale` (their quotient is the slope by log(1 + age) within units).
+        cohorts: (day of the first exposure, the same moments), oldest first.
+    """
+
+    by_age: Sequence[tuple[int, Mapping[str, Moments]]]
+    change: Mapping[str, Moments]
+    cohorts: Sequence[tuple[Any, Mapping[str, Moments]]] = ()
 
 
 class Evidence(NamedTuple):
@@ -28,6 +62,19 @@ class Evidence(NamedTuple):
         clusters: Rows are clusters of units, so degrees of freedom are clusters - 2.
         segments: Segment → value → variant → moments.
         cumulative: (until, variant → moments) of growing periods, oldest first.
+        pasts: Metric column → the column that counts the same before the first exposure; results are CUPED with it.
+        cells: Units by time and logged probabilities; when there, effects are AIPW.
+        quantiles: Quantile metric → variant → its sample, or why there is none.
+        blocks: Metric → what is left of each time block of a switchback, the treatment's or control's.
+        splits: Slice (`entry day` or a segment) → value → how its units fell; days oldest first.
+        look: Which of the planned looks this is; None without a plan.
+        planned_units: How many units were planned; the always-valid interval is narrowest there. 0 is unknown.
+        ages: Effect by days since the first exposure; None where days are unknown.
+        findings: Checks that only the reader of the raw rows can make.
+        served: Variant → moments of `served` and `seen`, slates of a unit and those of which an impression arrived.
+        bots: How the units that were left out as bots had been assigned.
+        contamination: Variant → share of its model's training rows that another variant caused.
+        explorers: Variants that try what they do not know yet; others may harvest what they find.
     """
 
     variants: Mapping[str, Moments]
@@ -40,6 +87,19 @@ class Evidence(NamedTuple):
     clusters: bool = False
     segments: Mapping[str, Mapping[str, Mapping[str, Moments]]] = {}
     cumulative: Sequence[tuple[Any, Mapping[str, Moments]]] = ()
+    pasts: Mapping[str, str] = {}
+    cells: Sequence[Cell] = ()
+    quantiles: Mapping[str, Mapping[str, Sample | str]] = {}
+    blocks: Mapping[str, Blocks] = {}
+    splits: Mapping[str, Mapping[str, Split]] = {}
+    look: Look | None = None
+    planned_units: int = 0
+    ages: Ages | None = None
+    findings: Sequence[Check] = ()
+    served: Mapping[str, Moments] = {}
+    bots: Split | None = None
+    contamination: Mapping[str, float] = {}
+    explorers: frozenset[str] = frozenset()
 
 
 class Units(NamedTuple):
@@ -51,6 +111,9 @@ class Units(NamedTuple):
         propensities: Shape (units, variants) in the experiment's order; None when the planned shares held throughout.
         covariate: Shape (units,), known before the assignment, or None.
         segments: Segment → shape (units,), known before the assignment.
+        batch: Shape (units,), whole numbers that grow whenever the allocation may have followed results; None is one.
+        contamination: Variant → share of its model's training rows that another variant caused.
+        explorers: Variants that try what they do not know yet.
     """
 
     variant: ArrayLike
@@ -58,6 +121,9 @@ class Units(NamedTuple):
     propensities: ArrayLike | None = None
     covariate: ArrayLike | None = None
     segments: Mapping[str, ArrayLike] = {}
+    batch: ArrayLike | None = None
+    contamination: Mapping[str, float] = {}
+    explorers: frozenset[str] = frozenset()
 
 
 def planned_shares(experiment: Experiment) -> NDArray[np.float64]:
@@ -65,9 +131,30 @@ def planned_shares(experiment: Experiment) -> NDArray[np.float64]:
     return np.array([[variant.weight for variant in experiment.variants]], dtype=np.float64)
 
 
-def metric_columns(experiment: Experiment) -> list[str]:
-    """The columns that an experiment's metrics are made of, each once, in order."""
+def column_of(metric: Metric) -> str:
+    """The column that a metric's numerator is read from: its own when a unit's sum is capped.
+
+    >>> column_of(Metric(name="revenue", numerator="revenue_minor", cap=50_000.0))
+    'revenue_minor up to 50000.0'
+    """
+    return metric.numerator if metric.cap is None else f"{metric.numerator} up to {metric.cap!r}"
+
+
+def raw_columns(experiment: Experiment) -> list[str]:
+    """The columns that an experiment's metrics are counted from, each once, in order."""
     used = [column for metric in experiment.metrics for column in (metric.numerator, metric.denominator)]
+    return list(dict.fromkeys(column for column in used if column is not None))
+
+
+def capped_columns(experiment: Experiment) -> dict[str, tuple[str, float]]:
+    """Capped column → what it is made of and the cap of a unit's sum."""
+    capped = [(metric, metric.cap) for metric in experiment.metrics if metric.cap is not None]
+    return {column_of(metric): (metric.numerator, cap) for metric, cap in capped}
+
+
+def metric_columns(experiment: Experiment) -> list[str]:
+    """The columns that an experiment's metrics are compared by, each once, in order."""
+    used = [column for metric in experiment.metrics for column in (column_of(metric), metric.denominator)]
     return list(dict.fromkeys(column for column in used if column is not None))
 
 
@@ -92,34 +179,67 @@ def gather(units: Units, experiment: Experiment) -> Evidence:
     code = np.argsort(names)[code]
     columns = _columns(units, experiment)
     counts, shares = _allocation(code, units.propensities, experiment)
-    if units.propensities is not None:
-        weight = 1 / np.asarray(units.propensities, dtype=np.float64)[np.arange(labels.size), code]
+    weighted, raw = len(shares) > 1, columns
+    cells: Sequence[Cell] = ()
+    if weighted:
+        logged = np.asarray(units.propensities, dtype=np.float64)
+        batch = np.zeros(labels.size) if units.batch is None else units.batch
+        cells = cells_of(columns, labels, logged, batch, names)
+        weight = 1 / logged[np.arange(labels.size), code]
         columns = {name: values * weight for name, values in columns.items()} | {WEIGHT: weight}
     everyone = np.ones(labels.size, dtype=bool)
-    segments = {
-        segment: {
-            str(value): _by_variant(columns, code, names, np.asarray(values) == value)
-            for value in np.unique(np.asarray(values))
-        }
-        for segment, values in units.segments.items()
-    }
+    segments, splits = {}, {}
+    for segment, values in units.segments.items():
+        of = np.asarray(values, dtype=str)
+        masks = {value: of == value for value in np.unique(of).tolist()}
+        segments[segment] = {value: _by_variant(columns, code, names, mask) for value, mask in masks.items()}
+        splits[segment] = {value: _split(code, units.propensities, experiment, mask) for value, mask in masks.items()}
     return Evidence(
         variants=_by_variant(columns, code, names, everyone),
         counts=counts,
         propensities=shares,
         units={name: int((code == place).sum()) for place, name in enumerate(names)},
-        weighted=units.propensities is not None,
+        weighted=weighted,
         covariate=None if units.covariate is None else "covariate",
         segments=segments,
+        cells=cells,
+        splits=splits,
+        contamination=units.contamination,
+        explorers=units.explorers,
+        quantiles={
+            metric.name: {
+                name: quantile_of(raw[metric.numerator][code == place], metric.quantile)
+                for place, name in enumerate(names)
+            }
+            for metric in experiment.metrics
+            if metric.quantile is not None
+        },
     )
+
+
+def quantile_of(values: ArrayLike, share: float) -> Sample | str:
+    """A quantile of one variant, or why there is none."""
+    try:
+        return quantile_sample(values, share)
+    except TooFewUnits as error:
+        return str(error).removesuffix(".")
+
+
+def _split(
+    code: NDArray[np.intp], propensities: ArrayLike | None, experiment: Experiment, mask: NDArray[np.bool_]
+) -> Split:
+    shares = None if propensities is None else np.asarray(propensities)[mask]
+    return Split(*_allocation(code[mask], shares, experiment))
 
 
 def _columns(units: Units, experiment: Experiment) -> dict[str, NDArray[np.float64]]:
     columns = {}
-    for name in metric_columns(experiment):
+    for name in raw_columns(experiment):
         if name not in units.columns:
             raise StatisticsError(f"column {name!r} is missing (there is: {', '.join(units.columns)}).")
         columns[name] = np.asarray(units.columns[name], dtype=np.float64)
+    for name, (raw, cap) in capped_columns(experiment).items():
+        columns[name] = np.minimum(columns[raw], cap)
     if units.covariate is not None:
         columns["covariate"] = np.asarray(units.covariate, dtype=np.float64)
     return columns

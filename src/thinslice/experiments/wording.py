@@ -26,9 +26,19 @@ def change_in_words(row: MetricResult) -> str:
             return f"{name} does not vary"
         low, high = row.effect_size_ci
         return f"{name} changed by {row.effect_size:+.4g} (95 % interval {_end(low, '+.4g')} to {_end(high, '+.4g')})"
-    low, high = row.rel_effect_size_ci
-    ends = [("without bound" if end is None else percent(end)) for end in (low, high)]
-    return f"{name} changed by {percent(row.rel_effect_size)} (95 % interval {ends[0]} to {ends[1]})"
+    return f"{name} changed by {percent(row.rel_effect_size)} ({interval_in_words(row.rel_effect_size_ci)})"
+
+
+def interval_in_words(bounds: tuple[float | None, float | None] | None) -> str:
+    """A relative interval as it stands in a sentence.
+
+    >>> interval_in_words((0.01, None))
+    '95 % interval +1.0 % to without bound'
+    """
+    if bounds is None:
+        return "no interval"
+    ends = [("without bound" if end is None else percent(end)) for end in bounds]
+    return f"95 % interval {ends[0]} to {ends[1]}"
 
 
 def times_in_words(time: timedelta) -> str:

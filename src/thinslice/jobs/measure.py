@@ -1,28 +1,26 @@
 """Measures experiments: from the lake's exposures, events and orders to a report, on a schedule or on demand."""
 
-import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from thinslice.errors import BadInput, ThinsliceError, UnknownName
+from thinslice.errors import ThinsliceError, UnknownName
 from thinslice.experiments.analyze import report, report_json
 from thinslice.experiments.checks import check_all
-from thinslice.experiments.evidence import WEIGHT, Evidence, metric_columns, planned_shares
-from thinslice.metrics import DEFAULT_METRICS, UNIT_COLUMNS, acts_sql, units_sql
-from thinslice.metrics.statistics import Database, cumulative_moments, moments_by_variant, rows_of
+from thinslice.experiments.counting import count
+from thinslice.experiments.evidence import Evidence, Look, planned_shares
+from thinslice.jobs.measure_tables import make_tables, sightings
+from thinslice.metrics import DEFAULT_METRICS
+from thinslice.metrics.statistics import Database
 from thinslice.records import Experiment, Report
 from thinslice.serving.experiments import read_experiment_file
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
-
-PERIODS = 30
-"""At most so many points has the curve of the cumulative effect."""
 
 SETTLED_AFTER = timedelta(days=1)
 """So long after its end an experiment is measured again, for events and orders that come late."""
@@ -68,12 +66,26 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
         database.close()
 
 
-def measure_in(database: Database, experiment: Experiment, now: datetime) -> Report:
-    """The report from a database with the views `exposure_variants`, `events` and `orders`."""
+def measure_in(
+    database: Database, experiment: Experiment, now: datetime, *, contamination: Mapping[str, float] | None = None,
+    explorers: Collection[str] = (),
+) -> Report:  # fmt: skip
+    """The report from a database with the views `exposure_variants`, `events` and `orders`.
+
+    Args:
+        database: With those views.
+        experiment: What ran; without metrics the default ones hold.
+        now: The moment of the report; what happened later does not count.
+        contamination: Variant → share of its model's training rows that another variant caused.
+        explorers: Variants that try what they do not know yet.
+    """
     if not experiment.metrics:
         experiment = msgspec.structs.replace(experiment, metrics=list(DEFAULT_METRICS))
     until = now if experiment.stopped_at is None else min(now, experiment.stopped_at)
-    evidence = _evidence(database, experiment, until)
+    evidence, experiment = _evidence(database, experiment, until)
+    evidence = evidence._replace(
+        look=look_of(experiment, until), contamination=contamination or {}, explorers=frozenset(explorers)
+    )
     return report(evidence, experiment, now, check_all(evidence, experiment))
 
 
@@ -112,74 +124,25 @@ def _is_due(workspace: Workspace, experiment: Experiment, now: datetime) -> bool
     return experiment.stopped_at is None or now - experiment.stopped_at < SETTLED_AFTER or not path.is_file()
 
 
-def _evidence(database: Database, experiment: Experiment, until: datetime) -> Evidence:
+def _evidence(database: Database, experiment: Experiment, until: datetime) -> tuple[Evidence, Experiment]:
+    """What the lake holds of an experiment, and the experiment with caps that are numbers."""
     names = [variant.name for variant in experiment.variants]
-    database.execute(f"CREATE OR REPLACE TEMP TABLE experiment_units AS {units_sql(experiment, until)}")
-    groups = rows_of(
-        database, "SELECT propensities, variant, count(*) AS n FROM experiment_units WHERE NOT mixed GROUP BY ALL"
-    )
-    mixed = rows_of(database, "SELECT count(*) AS n FROM experiment_units WHERE mixed")[0]["n"]
-    counts, propensities = _allocation(groups, names, experiment)
-    units = dict(zip(names, counts.sum(axis=0).astype(int).tolist(), strict=True))
-    weighted = len(propensities) > 1
-    columns = metric_columns(experiment)
-    if not sum(units.values()):
-        return Evidence({}, counts, propensities, units, mixed_units=mixed)
-    ends = _periods(database, experiment, until, weighted)
-    columns += [WEIGHT] if weighted else []
-    sums = ", ".join(f"sum({name}) AS {name}" for name in columns)
-    whole = f"(SELECT unit_id, variant, {sums} FROM unit_periods GROUP BY unit_id, variant)"
-    return Evidence(
-        variants=moments_by_variant(database, whole, columns),
-        counts=counts,
-        propensities=propensities,
-        units=units,
-        mixed_units=mixed,
-        weighted=weighted,
-        cumulative=[(ends[at], of) for at, of in cumulative_moments(database, "unit_periods", columns)],
-    )
+    tables = make_tables(database, experiment, until)
+    if tables.shape is None:
+        nobody = dict.fromkeys(names, 0)
+        return Evidence({}, np.zeros((1, len(names))), planned_shares(experiment), nobody, bots=tables.bots), experiment
+    evidence = count(database, tables.experiment, tables.shape)
+    served = sightings(database, tables.experiment, until)
+    return evidence._replace(bots=tables.bots, served=served), tables.experiment
 
 
-def _allocation(groups: Sequence[dict[str, Any]], names: Sequence[str], experiment: Experiment) -> tuple[Any, Any]:
-    """Units (groups, variants) and the logged probabilities of each group, in the experiment's order."""
-    if not groups:
-        return np.zeros((1, len(names))), planned_shares(experiment)
-    vectors: dict[tuple[float, ...], list[float]] = {}
-    for row in groups:
-        logged = json.loads(row["propensities"])
-        strange = sorted({row["variant"], *logged} - set(names))
-        if strange:
-            known = ", ".join(names)
-            raise BadInput(
-                f"exposures of experiment {experiment.name!r} name a variant {strange[0]!r} (there is: {known}).",
-                hint="Start the changed experiment under a new name.",
-            )
-        key = tuple(float(logged.get(name, 0.0)) for name in names)
-        vectors.setdefault(key, [0.0] * len(names))[names.index(row["variant"])] += row["n"]
-    return np.array(list(vectors.values())), np.array(list(vectors))
-
-
-def _periods(database: Database, experiment: Experiment, until: datetime, weighted: bool) -> list[datetime]:
-    """Makes the table `unit_periods` (one row per unit and period) and returns the ends of the periods.
-
-    Where probabilities changed while the experiment ran, every column is divided by the probability that the unit had
-    of its variant (inverse propensity weighting).
-    """
-    first = "SELECT epoch(min(first_exposure)) AS at FROM experiment_units"
-    start = rows_of(database, first)[0]["at"] if experiment.started_at is None else experiment.started_at.timestamp()
-    width = max((until.timestamp() - start) / PERIODS, 1e-3)
-    deeds = acts_sql(experiment, until, units="experiment_units")
-    sums = ", ".join(f"sum({name}) AS {name}" for name in UNIT_COLUMNS)
-    period = f"least(CAST(floor((epoch(done_at) - {start!r}) / {width!r}) AS INTEGER), {PERIODS - 1})"
-    rows = f"SELECT unit_id, variant, {period} AS period, {sums} FROM ({deeds}) GROUP BY ALL"
-    if weighted:
-        scaled = ", ".join(f"{name} * weight AS {name}" for name in UNIT_COLUMNS)
-        weights = "SELECT unit_id, CASE WHEN propensity > 0 THEN 1 / propensity ELSE 0 END AS weight"
-        is_first = "row_number() OVER (PARTITION BY unit_id ORDER BY period) = 1"
-        rows = (
-            f"SELECT r.unit_id, r.variant, period, {scaled}, CASE WHEN {is_first} THEN weight ELSE 0 END AS {WEIGHT} "
-            f"FROM ({rows}) AS r JOIN ({weights} FROM experiment_units) USING (unit_id)"
-        )
-    database.execute(f"CREATE OR REPLACE TEMP TABLE unit_periods AS {rows}")
-    moment = until.tzinfo
-    return [datetime.fromtimestamp(start + (at + 1) * width, moment) for at in range(PERIODS)]
+def look_of(experiment: Experiment, now: datetime) -> Look | None:
+    """Which of the planned looks a report at this moment is: the last one that was due, or the first one to come."""
+    looks, start, end = experiment.looks, experiment.started_at, experiment.ends_at
+    if looks is None or start is None or end is None:
+        return None
+    if isinstance(looks, int):
+        share = min(max((now - start) / (end - start), 0.0), 1.0)
+        return Look(max(1, math.floor(looks * share + 1e-9)), looks)
+    due = sum(at <= now for at in looks)
+    return Look(max(1, due), len(looks))

@@ -50,7 +50,7 @@ def cumulative_sql(table: str, columns: Sequence[str]) -> str:
     """
     names = [identifier(name) for name in columns]
     after = [f"sum({name}) OVER w AS after_{place}" for place, name in enumerate(names)]
-    before = [f"sum({name}) OVER w - {name} AS before_{place}" for place, name in enumerate(names)]
+    before = [f"(sum({name}) OVER w) - {name} AS before_{place}" for place, name in enumerate(names)]
     sums = [f"sum(after_{place} - before_{place}) AS sum_{place}" for place in range(len(names))]
     pairs = [
         f"sum(CAST(after_{a} AS DOUBLE) * after_{b} - CAST(before_{a} AS DOUBLE) * before_{b}) AS product_{a}_{b}"
@@ -100,18 +100,14 @@ def rows_of(database: Database, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
-def moments_by_variant(database: Database, table: str, columns: Sequence[str]) -> dict[str, Moments]:
-    """Moments per variant of a table with one row a unit."""
-    return {row["variant"]: read_statistics(row, columns) for row in rows_of(database, statistics_sql(table, columns))}
-
-
-def moments_by_segment(
-    database: Database, table: str, columns: Sequence[str], segment: str
-) -> dict[str, dict[str, Moments]]:
-    """Moments per value of a segment column and variant."""
-    found: dict[str, dict[str, Moments]] = {}
-    for row in rows_of(database, statistics_sql(table, columns, by=("variant", segment))):
-        found.setdefault(str(row[segment]), {})[row["variant"]] = read_statistics(row, columns)
+def moments_by(
+    database: Database, table: str, columns: Sequence[str], by: Sequence[str] = ()
+) -> dict[tuple[Any, ...], dict[str, Moments]]:
+    """Moments per value of the columns `by` (none: the empty tuple) and variant, of a table with one row a unit."""
+    found: dict[tuple[Any, ...], dict[str, Moments]] = {}
+    for row in rows_of(database, statistics_sql(table, columns, by=("variant", *by))):
+        key = tuple(row[name] for name in by)
+        found.setdefault(key, {})[row["variant"]] = read_statistics(row, columns)
     return dict(sorted(found.items()))
 
 

@@ -14,25 +14,29 @@ LAST_MOMENT = "9999-12-31T00:00:00+00:00"
 def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
     """The units of an experiment: who was served, first when, under which variant and probabilities.
 
-    Units with an exposure that is tagged as a bot's are left out whole. A unit that was seen in two variants has
-    `mixed` true and its first variant.
+    A unit with an exposure that is tagged as a bot's has `is_bot` true and counts nowhere. A unit that was seen in two
+    variants has `mixed` true and its first variant.
 
     Args:
         experiment: Exposures count from its start on.
         until: Only what happened before; None for everything.
 
     Returns:
-        SQL over the view `exposure_variants`: unit_id, variant, mixed, first_exposure, propensity (of that variant) and
-        propensities (of all, JSON text) as of the first exposure.
+        SQL over the view `exposure_variants`: unit_id, key (what was randomized as a whole), variant, mixed, is_bot,
+        first_exposure, and as of it propensities (of all variants, JSON text) and s0… (the experiment's segments).
     """
+    segments = "".join(
+        f", coalesce(arg_min({_segment(name)}, occurred_at), 'unknown') AS s{at}"
+        for at, name in enumerate(experiment.segments)
+    )
+    unit = _unit(experiment)
     return f"""
-SELECT unit_id, arg_min(variant, occurred_at) AS variant, count(DISTINCT variant) > 1 AS mixed,
-       min(occurred_at) AS first_exposure, arg_min(propensities[variant], occurred_at) AS propensity,
-       arg_min(CAST(to_json(propensities) AS VARCHAR), occurred_at) AS propensities
+SELECT {unit} AS unit_id, any_value(unit_id) AS key, arg_min(variant, occurred_at) AS variant,
+       min(variant) <> max(variant) AS mixed, bool_or(is_bot) AS is_bot, min(occurred_at) AS first_exposure,
+       arg_min(CAST(to_json(propensities) AS VARCHAR), occurred_at) AS propensities{segments}
 FROM exposure_variants
-WHERE {_served(experiment, until)}
-GROUP BY unit_id
-HAVING NOT bool_or(is_bot)"""
+WHERE {_served(experiment, until)} AND {unit} IS NOT NULL
+GROUP BY {unit}"""
 
 
 def acts_sql(experiment: Experiment, until: datetime | None = None, units: str | None = None) -> str:
@@ -47,34 +51,36 @@ def acts_sql(experiment: Experiment, until: datetime | None = None, units: str |
         units: A table made by `units_sql`; None to build it inside.
 
     Returns:
-        SQL over `exposure_variants`, `events` and `orders`: unit_id, variant, done_at, and one integer per unit column.
+        SQL over `exposure_variants`, `events` and `orders`: unit_id, key, variant, first_exposure, done_at, and one
+        integer per unit column.
     """
-    key, tenant = UNIT_KEYS[experiment.unit], text(experiment.tenant)
+    key, tenant = event_key(experiment), text(experiment.tenant)
     end = text(LAST_MOMENT if until is None else until.isoformat())
     after = f"occurred_at >= u.first_exposure AND occurred_at < TIMESTAMPTZ {end}"
     source = f"({units_sql(experiment, until)})" if units is None else units
     return f"""
-WITH units AS (SELECT unit_id, variant, first_exposure FROM {source} WHERE NOT mixed),
-served AS (SELECT unit_id, occurred_at, session_id, recommendation_id FROM exposure_variants
+WITH units AS (SELECT unit_id, key, variant, first_exposure FROM {source} WHERE NOT mixed AND NOT is_bot),
+served AS (SELECT {_unit(experiment)} AS unit_id, occurred_at, session_id, recommendation_id FROM exposure_variants
            WHERE {_served(experiment, until)}),
 deeds AS (
-    SELECT unit_id, variant, occurred_at AS done_at, session_id, 1 AS exposures, 0 AS impressions, 0 AS clicks,
-           0 AS views, 0 AS carts, 0 AS orders, 0 AS revenue_minor
+    SELECT unit_id, key, variant, first_exposure, occurred_at AS done_at, session_id, 1 AS exposures, 0 AS impressions,
+           0 AS clicks, 0 AS views, 0 AS carts, 0 AS orders, 0 AS revenue_minor
     FROM served JOIN units AS u USING (unit_id)
     UNION ALL
-    SELECT unit_id, variant, occurred_at, session_id, 0, CAST(name = 'view_item_list' AND ours AS INTEGER),
-           CAST(name = 'select_item' AND ours AS INTEGER), CAST(name = 'view_item' AS INTEGER),
+    SELECT unit_id, key, variant, first_exposure, occurred_at, session_id, 0,
+           CAST(name = 'view_item_list' AND ours AS INTEGER), CAST(name = 'select_item' AND ours AS INTEGER),
+           CAST(name = 'view_item' AS INTEGER),
            CAST(name = 'add_to_cart' AS INTEGER), 0, 0
     FROM (SELECT {key} AS unit_id, name, occurred_at, session_id,
                  coalesce(recommendation_id IN (SELECT recommendation_id FROM served), false) AS ours
           FROM events WHERE tenant = {tenant} AND NOT is_bot AND NOT duplicate) AS e
     JOIN units AS u USING (unit_id) WHERE {after}
     UNION ALL
-    SELECT unit_id, variant, occurred_at, session_id, 0, 0, 0, 0, 0, 1, total_minor
+    SELECT unit_id, key, variant, first_exposure, occurred_at, session_id, 0, 0, 0, 0, 0, 1, total_minor
     FROM (SELECT {key} AS unit_id, * FROM orders WHERE tenant = {tenant}) AS o
     JOIN units AS u USING (unit_id) WHERE {after}
 )
-SELECT unit_id, variant, done_at, exposures, impressions, clicks, views, carts, orders,
+SELECT unit_id, key, variant, first_exposure, done_at, exposures, impressions, clicks, views, carts, orders,
        CAST(orders > 0
             AND row_number() OVER (PARTITION BY unit_id, orders ORDER BY done_at) = 1 AS INTEGER) AS converted,
        revenue_minor,
@@ -97,6 +103,68 @@ def unit_table_sql(experiment: Experiment, until: datetime | None = None) -> str
     return f"SELECT unit_id, variant, {sums} FROM ({acts_sql(experiment, until)}) GROUP BY unit_id, variant"
 
 
+PAST_COLUMNS = ("clicks", "views", "carts", "orders", "converted", "revenue_minor", "sessions")
+"""Unit columns that can be counted before anybody was exposed, too."""
+
+
+def past_sql(experiment: Experiment, units: str) -> str:
+    """What each unit did in the `covariate_days` before its first exposure; units that did nothing are absent.
+
+    Args:
+        experiment: Whose units.
+        units: A table made by `units_sql`.
+
+    Returns:
+        SQL over `events` and `orders`: unit_id and one column per name in `PAST_COLUMNS`.
+    """
+    key, tenant = event_key(experiment), text(experiment.tenant)
+    length = f"to_seconds({(experiment.covariate_days or 0.0) * 86_400!r})"
+    before = f"occurred_at < u.first_exposure AND occurred_at >= u.first_exposure - {length}"
+    return f"""
+SELECT unit_id, sum(clicks) AS clicks, sum(views) AS views, sum(carts) AS carts, sum(orders) AS orders,
+       CAST(sum(orders) > 0 AS INTEGER) AS converted, sum(revenue_minor) AS revenue_minor,
+       count(DISTINCT session_id) AS sessions
+FROM (
+    SELECT unit_id, session_id, CAST(name = 'select_item' AND recommendation_id IS NOT NULL AS INTEGER) AS clicks,
+           CAST(name = 'view_item' AS INTEGER) AS views, CAST(name = 'add_to_cart' AS INTEGER) AS carts, 0 AS orders,
+           0 AS revenue_minor
+    FROM (SELECT {key} AS unit_id, * FROM events WHERE tenant = {tenant} AND NOT is_bot AND NOT duplicate) AS e
+    JOIN {units} AS u USING (unit_id) WHERE {before}
+    UNION ALL
+    SELECT unit_id, session_id, 0, 0, 0, 1, total_minor
+    FROM (SELECT {key} AS unit_id, * FROM orders WHERE tenant = {tenant}) AS o
+    JOIN {units} AS u USING (unit_id) WHERE {before}
+) GROUP BY unit_id"""
+
+
+def sightings_sql(experiment: Experiment, until: datetime | None, units: str) -> str:
+    """Slates that each unit was served, and those of them of which a page reported that they were seen.
+
+    Args:
+        experiment: Whose units.
+        until: Only what happened before; None for everything.
+        units: A table made by `units_sql`.
+
+    Returns:
+        SQL over `exposure_variants` and `events`: variant, served, seen; one row a unit.
+    """
+    end = text(LAST_MOMENT if until is None else until.isoformat())
+    return f"""
+SELECT any_value(u.variant) AS variant, count(*) AS served, count(seen.recommendation_id) AS seen
+FROM (SELECT {_unit(experiment)} AS unit_id, recommendation_id FROM exposure_variants
+      WHERE {_served(experiment, until)}) AS s
+JOIN (SELECT unit_id, variant FROM {units} WHERE NOT mixed) AS u USING (unit_id)
+LEFT JOIN (SELECT DISTINCT recommendation_id FROM events
+           WHERE tenant = {text(experiment.tenant)} AND name = 'view_item_list' AND recommendation_id IS NOT NULL
+           AND occurred_at < TIMESTAMPTZ {end}) AS seen USING (recommendation_id)
+GROUP BY unit_id"""
+
+
+def event_key(experiment: Experiment) -> str:
+    """The column of events and orders that names a row of the unit table; inside of clusters these are visitors."""
+    return UNIT_KEYS.get(experiment.unit, "visitor_id")
+
+
 def text(value: str) -> str:
     """A text literal in SQL.
 
@@ -113,6 +181,16 @@ def identifier(name: str) -> str:
     '"order by"'
     """
     return '"' + name.replace('"', '""') + '"'
+
+
+def _unit(experiment: Experiment) -> str:
+    """The column of exposures that names a row of the unit table."""
+    return "visitor_id" if experiment.unit == "cluster" else "unit_id"
+
+
+def _segment(name: str) -> str:
+    """What is known of a unit as of an exposure: the placement, or what the question's context said."""
+    return "placement" if name == "placement" else f"segments[{text(name)}]"
 
 
 def _served(experiment: Experiment, until: datetime | None) -> str:

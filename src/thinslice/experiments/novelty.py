@@ -1,0 +1,124 @@
+"""Does the effect last? Days since the first exposure, late against early, and what is left once it is steady."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from thinslice.errors import StatisticsError
+from thinslice.experiments.evidence import Ages, Evidence, column_of, treatments
+from thinslice.records import Experiment, Metric
+from thinslice.stats import (
+    EARLY_DAYS,
+    LATE_FROM,
+    Cohort,
+    Effect,
+    Moments,
+    Quotient,
+    effect,
+    estimate,
+    holm,
+    late_minus_early,
+    sample,
+)
+
+
+def novelty(evidence: Evidence, experiment: Experiment, alpha: float) -> dict[str, Any]:
+    """How the goal's effect goes with the days since a unit's first exposure; empty where days are unknown.
+
+    Two tests are made per treatment, late minus early (difference in differences, entry day by entry day) and, for
+    means, the slope by log(1 + days) within units; when either, corrected by Holm, is below alpha, the effect is not
+    stable. The steady effect is that of day 7 and later, of the units that could be seen then.
+
+    Args:
+        evidence: With `ages`.
+        experiment: Whose goal; units that did nothing on a day count with zero.
+        alpha: One minus the confidence of the intervals.
+    """
+    ages = evidence.ages
+    goal = next((metric for metric in experiment.metrics if metric.role == "goal"), None)
+    if ages is None or goal is None or goal.quantile is not None:
+        return {}
+    found = [
+        _of_variant(ages, goal, variant.name, experiment.control_name, alpha) for variant in treatments(experiment)
+    ]
+    if not any("steady" in row for row in found):
+        return {"metric": goal.name, "variants": found, "stable": None, "why": found[0]["why"] if found else ""}
+    known = [row["stable"] for row in found if row.get("stable") is not None]
+    return {
+        "metric": goal.name, "early_days": EARLY_DAYS, "late_from": LATE_FROM, "variants": found,
+        "stable": all(known) if known else None, "why": "",
+    }  # fmt: skip
+
+
+def _of_variant(ages: Ages, goal: Metric, variant: str, control: str, alpha: float) -> dict[str, Any]:
+    by_day = []
+    for age, variants in ages.by_age:
+        got = _compared(variants, Quotient(column_of(goal), goal.denominator), control, variant, alpha)
+        if got is not None:
+            n_control, n_treatment = variants[control].n, variants[variant].n
+            by_day.append({"day": age, "n_control": n_control, "n_treatment": n_treatment, **_numbers(got)})
+    row: dict[str, Any] = {"variant": variant, "by_day": by_day, "stable": None, "why": ""}
+    early, late = (
+        Quotient(f"{word} {column_of(goal)}", None if goal.denominator is None else f"{word} {goal.denominator}")
+        for word in ("early", "late")
+    )
+    first, steady = (_compared(ages.change, of, control, variant, alpha) for of in (early, late))
+    if first is None or steady is None:
+        return row | {"why": f"no unit could be seen for more than {LATE_FROM} days yet"}
+    n = sum(ages.change[name].n for name in (control, variant))
+    row |= {"n": n, "early": _numbers(first), "steady": _numbers(steady)}
+    row["cohorts"] = _cohorts(ages, early, late, control, variant, alpha)
+    pvalues: list[float | None] = []
+    cohorts = [Cohort(of[control], of[variant]) for _, of in ages.cohorts if control in of and variant in of]
+    try:
+        change = late_minus_early(cohorts, early, late, alpha=alpha)
+        row["late_minus_early"] = change._asdict()
+        pvalues.append(change.pvalue)
+    except StatisticsError:
+        row["late_minus_early"] = None
+    row["trend"] = None
+    if goal.denominator is None:
+        tilt = _compared(ages.change, Quotient(f"tilt {column_of(goal)}", "tilt scale"), control, variant, alpha)
+        if tilt is not None:
+            row["trend"] = estimate(tilt.effect_size, tilt.se, df=tilt.df, alpha=alpha)._asdict()
+            pvalues.append(tilt.pvalue)
+    adjusted = [p for p in holm(pvalues) if p is not None]
+    row["stable"] = min(adjusted) >= alpha if adjusted else None
+    return _finite(row)
+
+
+def _cohorts(
+    ages: Ages, early: Quotient, late: Quotient, control: str, variant: str, alpha: float
+) -> list[dict[str, Any]]:
+    rows = []
+    for entered, of in ages.cohorts:
+        both = [_compared(of, quotient, control, variant, alpha) for quotient in (early, late)]
+        if both[0] is not None and both[1] is not None:
+            n = of[control].n + of[variant].n
+            rows.append({"entered": entered, "n": n, "early": _numbers(both[0]), "late": _numbers(both[1])})
+    return rows
+
+
+def _compared(
+    variants: Mapping[str, Moments], quotient: Quotient, control: str, variant: str, alpha: float
+) -> Effect | None:
+    if control not in variants or variant not in variants:
+        return None
+    try:
+        return effect(*(sample(variants[name], quotient) for name in (control, variant)), alpha=alpha)
+    except StatisticsError:
+        return None
+
+
+def _numbers(of: Effect) -> dict[str, Any]:
+    return {
+        "effect_size": of.effect_size, "effect_size_ci": of.effect_size_ci, "rel_effect_size": of.rel_effect_size,
+        "rel_effect_size_ci": of.rel_effect_size_ci, "pvalue": of.pvalue,
+    }  # fmt: skip
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Without degrees of freedom, which are infinite where a normal interval was taken."""
+    for name in ("late_minus_early", "trend"):
+        if row[name] is not None:
+            row[name].pop("df")
+    return row

@@ -1,0 +1,62 @@
+"""The file of an experiment that ran elsewhere, opened, and its columns checked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+
+from thinslice.errors import BadInput
+from thinslice.metrics.statistics import rows_of
+from thinslice.metrics.unit_table import identifier, text
+from thinslice.stats.moments import LARGEST
+
+LINE = "data_row_of_the_file"
+"""The column that numbers the rows of a file from 1."""
+
+
+def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Makes the table `source` of a Parquet or CSV file, with its rows numbered.
+
+    Raises:
+        BadInput: There is no such file, or it cannot be read.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}.")
+    reader = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
+    kind = reader.get(path.suffix.lower())
+    if kind is None:
+        raise BadInput(f"{path.name} is neither Parquet nor CSV.", hint="Its name has to end in .parquet or .csv.")
+    try:
+        options = ", header = true, sample_size = -1" if kind == "read_csv" else ""
+        database.execute(
+            f"CREATE TEMP TABLE source AS SELECT *, row_number() OVER () AS {LINE} "
+            f"FROM {kind}({text(str(path))}{options})"
+        )
+    except duckdb.Error as error:
+        raise BadInput(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def check_column(
+    database: duckdb.DuckDBPyConnection, file: str, types: Mapping[str, str], column: str, *, number: bool
+) -> None:
+    """Refuses a column that is missing, has empty values, or should be numbers and is not.
+
+    Raises:
+        BadInput: With the column, how many values and the first row.
+    """
+    if column not in types:
+        raise BadInput(f"{file} has no column {column!r} (there is: {', '.join(types)}).")
+    name, kind = identifier(column), types[column]
+    empty = f"{name} IS NULL"
+    if number:
+        plain = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
+        if not kind.removeprefix("U").startswith(plain):
+            raise BadInput(f"column {column!r} of {file} is {kind}, where numbers are needed.")
+        empty += f" OR NOT abs(CAST({name} AS DOUBLE)) <= {LARGEST!r}"
+    bad = rows_of(database, f"SELECT count(*) AS n, min({LINE}) AS line FROM source WHERE {empty}")[0]
+    if bad["n"]:
+        raise BadInput(
+            f"column {column!r} of {file} has {bad['n']:,} values that are empty or no finite numbers, "
+            f"the first in data row {bad['line']}.",
+            hint="Write 0 where nothing happened, and leave out rows that are not meant.",
+        )
