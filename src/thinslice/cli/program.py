@@ -30,6 +30,7 @@ COMMANDS = {
     "recommend": ("thinslice.cli.recommend", "One slate for a session, in the terminal."),
     "rules": ("thinslice.cli.rules", "What a shop forbids, prefers and pins; what each rule takes out of a slate."),
     "experiment": ("thinslice.cli.experiment", "Start, stop, report and list experiments; analyze a file."),
+    "rehearse": ("thinslice.cli.rehearse", "An experiment before it is run, on shoppers whose truth is known."),
     "quarantine": ("thinslice.cli.quarantine", "What was refused and why; replay it."),
     "doctor": ("thinslice.cli.doctor", "Why it is empty, slow, stale or stuck, and what to do."),
 }

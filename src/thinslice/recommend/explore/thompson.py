@@ -135,12 +135,23 @@ class _Drawn:
         self, item_ids: Sequence[str], relevance: NDArray[np.float64], k: int, *, rng: Rng, rankings: int = 10_000
     ) -> NDArray[np.float64]:
         """How likely each candidate is at each place, from many rankings: shape (candidates, k)."""
-        score = self._scores(item_ids, relevance, seeded(rng), rankings)
-        order = np.argsort(-score.T, axis=1, kind="stable")[:, :k]
+        order = self.rankings(item_ids, relevance, k, rng=rng, rankings=rankings)
         found = np.zeros((len(item_ids), order.shape[1]))
         for place in range(order.shape[1]):
             found[:, place] = np.bincount(order[:, place], minlength=len(item_ids))
         return found / rankings
+
+    def rankings(
+        self, item_ids: Sequence[str], relevance: NDArray[np.float64], k: int, *, rng: Rng, rankings: int = RANKINGS
+    ) -> NDArray[np.int64]:
+        """The best `k` of many independent rankings, numbers of candidates: shape (rankings, k). One a slate, say."""
+        score = self._scores(item_ids, relevance, seeded(rng), rankings)
+        if k == 1:
+            return np.asarray(score.argmax(axis=0), dtype=np.int64)[:, None]
+        rows = np.ascontiguousarray(-score.T)
+        top = np.argpartition(rows, k - 1, axis=1)[:, :k] if k < rows.shape[1] else np.argsort(rows, axis=1)
+        order = np.argsort(np.take_along_axis(rows, top, axis=1), axis=1, kind="stable")
+        return np.asarray(np.take_along_axis(top, order, axis=1), dtype=np.int64)
 
     @abstractmethod
     def _scores(
