@@ -36,7 +36,7 @@ class Mixture(NamedTuple):
         """The value that lies above this share."""
         low = float((self.mean - 40 * self.sd).min())
         high = float((self.mean + 40 * self.sd).max())
-        for _ in range(200):
+        for _ in range(80):
             middle = (low + high) / 2
             if middle in (low, high):
                 break

@@ -19,6 +19,10 @@ EARLY_DAYS = 3
 LATE_FROM = 7
 """Day 7 since a unit's first exposure and all after it are late."""
 
+TURNS = 1_000
+"""So often the means of days and of units are taken off in turn, at most; two are enough when all units are seen on the
+same days."""
+
 
 class Cohort(NamedTuple):
     """Units that entered on the same day and were active early and late, as moments of both variants."""
@@ -126,9 +130,8 @@ def trend(
     outcome, plain = _without_days(y, date), [_without_days(w, date), _without_days(w * z, date)]
     level = _regress(outcome, np.stack(plain), code, names.size)
     if within_units:
-        counts = np.bincount(code)
-        inner = _without_units(_without_days(w * z, date), code, counts)
-        moved = _regress(_without_units(outcome, code, counts), inner[None, :], code, names.size)
+        inner, moving = (_without_both(values, date, code) for values in (w * z, y))
+        moved = _regress(moving, inner[None, :], code, names.size)
         return _within(level, moved, steady_day, names.size, alpha, float(plain[0] @ plain[1] / (plain[0] @ plain[0])))
     return _summary(level, steady_day, names.size, alpha)
 
@@ -142,16 +145,24 @@ def _without_days(values: NDArray[np.float64], date: NDArray[np.intp]) -> NDArra
     return np.asarray(values - (np.bincount(date, weights=values) / np.bincount(date))[date])
 
 
-def _without_units(
-    values: NDArray[np.float64], code: NDArray[np.intp], counts: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    return np.asarray(values - (np.bincount(code, weights=values) / counts)[code])
+def _without_both(values: NDArray[np.float64], date: NDArray[np.intp], code: NDArray[np.intp]) -> NDArray[np.float64]:
+    """What neither days nor units explain, by taking off their means in turn until nothing moves."""
+    rows = np.bincount(code)
+    size = float(np.abs(values).max(initial=0.0))
+    for _ in range(TURNS):
+        inner = values - (np.bincount(code, weights=values) / rows)[code]
+        after = _without_days(inner, date)
+        moved = float(np.abs(after - values).max(initial=0.0))
+        values = after
+        if moved <= 1e-10 * size:
+            break
+    return values
 
 
 def _regress(y: NDArray[np.float64], columns: NDArray[np.float64], code: NDArray[np.intp], units: int) -> _Fit:
     """Least squares and each unit's influence on the coefficients, shape (coefficients, units)."""
     gram = columns @ columns.T
-    if np.linalg.matrix_rank(gram, hermitian=True) < len(columns):
+    if (np.diag(gram) <= 1e-9 * y.size).any() or np.linalg.matrix_rank(gram, hermitian=True) < len(columns):
         raise StatisticsError("the trend needs units that were seen on several days since their exposure.")
     inverse = np.linalg.inv(gram)
     found = inverse @ (columns @ y)

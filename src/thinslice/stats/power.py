@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from scipy.special import nctdtr, ndtr
+from scipy.special import nctdtr
 
 from thinslice.errors import StatisticsError
 from thinslice.stats.estimates import t_quantile
@@ -153,7 +153,7 @@ def _power(
 
 def _above(quantile: float, df: float, shift: float) -> float:
     """The chance that a t variable around `shift` exceeds the quantile."""
-    return float(ndtr(shift - quantile)) if df > 10_000 else float(1 - nctdtr(df, shift, quantile))
+    return float(1 - nctdtr(df, shift, quantile))
 
 
 def _chance(power: float, share: float) -> None:

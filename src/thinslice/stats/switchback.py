@@ -1,5 +1,6 @@
 """All traffic switched back and forth in blocks of time: effects where units meet and cannot be kept apart."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ from thinslice.stats.estimates import Estimate, estimate
 from thinslice.stats.relative import Interval
 
 DRAWS = 2_000
+
+WIDEST = 10.0
+"""A relative interval ends nowhere if it reaches a factor of exp(10)."""
 
 
 class Blocks(NamedTuple):
@@ -32,8 +36,9 @@ class Blocks(NamedTuple):
 class SwitchbackEffect(NamedTuple):
     """Treatment against control over blocks of time.
 
-    `pvalue` and `effect_size_ci` come from drawing the assignment again as the design would have; the interval holds
-    every constant effect that this test does not reject, with None where it has no end.
+    `pvalue` and the intervals come from drawing the assignment again as the design would have: `effect_size_ci` holds
+    every constant effect that this test does not reject, `rel_effect_size_ci` every constant percentage, with None
+    where there is no end. The relative effect is None unless both means are positive.
     """
 
     mean_control: float
@@ -42,6 +47,8 @@ class SwitchbackEffect(NamedTuple):
     effect_size_ci: Interval
     pvalue: float
     blocks: int
+    rel_effect_size: float | None = None
+    rel_effect_size_ci: Interval | None = None
 
 
 def switchback_blocks(
@@ -146,15 +153,26 @@ def switchback_effect(blocks: Blocks, drawn: NDArray[np.bool_], *, alpha: float 
         return ((sides[0] @ top)[fine] / bottoms[0][fine]) - ((sides[1] @ top)[fine] / bottoms[1][fine])
 
     plain, tilt = statistic(blocks.numerator), statistic(blocks.denominator * real)
+    on, off = statistic(blocks.numerator * real), statistic(blocks.numerator * ~real)
 
-    def pvalue(shift: float) -> float:
-        far = np.abs(plain - shift * tilt) >= abs(difference - shift) * (1 - 1e-12)
-        return float((1 + far.sum()) / (1 + far.size))
+    def of_difference(shift: float) -> float:
+        return _share(plain - shift * tilt, difference - shift)
 
-    spread = float(plain.std())
-    scale = max(spread, abs(difference) * 1e-3, 1e-300)
-    low, high = (_end(pvalue, difference, sign * scale, alpha) for sign in (-1, 1))
-    return SwitchbackEffect(float(means[0]), float(means[1]), difference, (low, high), pvalue(0.0), real.size)
+    def of_log_ratio(shift: float) -> float:
+        ratio = math.exp(min(max(shift, -700.0), 700.0))
+        return _share(off + on / ratio, float(means[1]) / ratio - float(means[0]))
+
+    scale = max(float(plain.std()), abs(difference) * 1e-3, 1e-300)
+    ci = (_end(of_difference, difference, -scale, alpha), _end(of_difference, difference, scale, alpha))
+    relative, relative_ci = None, None
+    if min(means) > 0:
+        center = math.log(means[1] / means[0])
+        low, high = (_end(of_log_ratio, center, step, alpha, bound=WIDEST) for step in (-0.01, 0.01))
+        relative = math.exp(center) - 1
+        relative_ci = (None if low is None else math.expm1(low), None if high is None else math.expm1(high))
+    return SwitchbackEffect(
+        float(means[0]), float(means[1]), difference, ci, of_difference(0.0), real.size, relative, relative_ci
+    )
 
 
 def carry_over_effect(
@@ -211,13 +229,22 @@ def _positive(values: NDArray[np.float64]) -> float:
     return total
 
 
-def _end(pvalue: Callable[[float], float], start: float, step: float, alpha: float) -> float | None:
+def _share(drawn: NDArray[np.float64], seen: float) -> float:
+    """How often chance alone is as far from zero as what was seen; what was seen counts as one draw."""
+    return float((1 + (np.abs(drawn) >= abs(seen) * (1 - 1e-12)).sum()) / (1 + drawn.size))
+
+
+def _end(
+    pvalue: Callable[[float], float], start: float, step: float, alpha: float, *, bound: float = math.inf
+) -> float | None:
     """Where the test begins to reject, walking from the estimate in steps that grow, then halving."""
     inside, outside = start, start + step
     for _ in range(40):
         if pvalue(outside) <= alpha:
             break
         inside, outside = outside, outside + 2 * (outside - inside)
+        if abs(outside - start) > bound:
+            return None
     else:
         return None
     for _ in range(40):
