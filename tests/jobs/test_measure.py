@@ -5,15 +5,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from thinslice.cli.init import make_tenant
 from thinslice.errors import BadInput, UnknownName
 from thinslice.experiments import assign, dump_experiment
 from thinslice.experiments.analyze import analyze
 from thinslice.experiments.evidence import Units
 from thinslice.jobs.measure import measure, measure_all, report_file, write_report
+from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.records import Event, Experiment, ExperimentExposure, Exposure, Order, OrderLine, Variant
-from thinslice.settings import Workspace
+from thinslice.settings import Workspace, read_settings
 from thinslice.store.lake import Lake
+from thinslice.store.schemas import TrainedModel
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 END = START + timedelta(days=7)
@@ -91,7 +94,9 @@ class History:
 
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(tmp_path)
+    workspace = Workspace(tmp_path)
+    make_tenant(workspace, "shop")
+    return workspace
 
 
 def define(workspace, experiment=EXPERIMENT):
@@ -218,3 +223,32 @@ def test_the_same_lake_gives_the_same_report_to_the_byte(workspace):
     for name in ("one", "two"):
         write_report(report_file(workspace, "shop", name), measure(workspace, "shop", "ranker", END))
     assert report_file(workspace, "shop", "one").read_bytes() == report_file(workspace, "shop", "two").read_bytes()
+
+
+def trained(minutes, **shares):
+    origin = {name: {"clicks": {}, "contamination": share} for name, share in shares.items()}
+    return TrainedModel(
+        tenant="shop", slot="live", version=f"v{minutes}", trained_at=START + timedelta(minutes=minutes),
+        manifest={"lineage": {"ranker": origin}},
+    )  # fmt: skip
+
+
+def test_lessons_of_other_variants_are_reported_and_nothing_is_said_beside_a_variant_that_explores(workspace):
+    define(workspace)
+    History().write(workspace)
+    lake = Lake(workspace.lake)
+    lake.append("models", [trained(-5, popular=0.9), trained(5, popular=0.2, knn=0.4), trained(10, popular=0.4, knn=0.4),
+                           trained(99_999, popular=0.9)])  # fmt: skip
+    found = contamination_of(lake, EXPERIMENT, END)
+    assert found == pytest.approx({"popular": 0.3, "knn": 0.4})
+    (check,) = [each for each in measure(workspace, "shop", "ranker", END).checks if each.name == "contamination"]
+    assert not check.passed
+    assert explorers_of(read_settings(workspace).tenant("shop"), EXPERIMENT) == set()
+    with workspace.settings_file.open("a", encoding="utf-8") as file:
+        file.write('\n[tenants.shop.policies.session-knn]\nmodel = "session-knn"\nexplore = "epsilon-slot"\n')
+    assert explorers_of(read_settings(workspace).tenant("shop"), EXPERIMENT) == {"knn"}
+    assert measure(workspace, "shop", "ranker", END).decision.action == "invalid"
+
+
+def test_without_a_trained_model_there_is_no_share(workspace):
+    assert contamination_of(Lake(workspace.lake), EXPERIMENT, END) == {}

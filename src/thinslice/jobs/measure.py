@@ -15,11 +15,12 @@ from thinslice.experiments.checks import check_all
 from thinslice.experiments.counting import count
 from thinslice.experiments.evidence import Evidence, Look, planned_shares
 from thinslice.jobs.measure_tables import make_tables, sightings
+from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.statistics import Database
 from thinslice.records import Experiment, Report
 from thinslice.serving.experiments import read_experiment_file
-from thinslice.settings import Workspace
+from thinslice.settings import Workspace, read_settings
 from thinslice.store.lake import Lake
 
 SETTLED_AFTER = timedelta(days=1)
@@ -59,9 +60,12 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
         BadInput: Exposures name a variant that the file does not.
     """
     experiment = read_experiment(workspace, tenant, name)
-    database = Lake(workspace.lake).connect(tenant=tenant)
+    lake = Lake(workspace.lake)
+    lessons = contamination_of(lake, experiment, now)
+    explorers = explorers_of(read_settings(workspace).tenant(tenant), experiment)
+    database = lake.connect(tenant=tenant)
     try:
-        return measure_in(database, experiment, now)
+        return measure_in(database, experiment, now, contamination=lessons, explorers=explorers)
     finally:
         database.close()
 
