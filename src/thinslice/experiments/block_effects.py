@@ -18,7 +18,7 @@ WIDEST = 64.0
 """An end of the relative interval beyond 64 times (or a 64th) is unbounded."""
 
 
-def block_result(empty: MetricResult, blocks: Mapping[str, Blocks], alpha: float) -> MetricResult:
+def block_result(empty: MetricResult, blocks: Mapping[str, Mapping[str, Blocks]], alpha: float) -> MetricResult:
     """One metric of a switchback.
 
     The assignment is drawn again by shuffling the sides over the blocks, with as many treated blocks as there were,
@@ -27,10 +27,10 @@ def block_result(empty: MetricResult, blocks: Mapping[str, Blocks], alpha: float
 
     Args:
         empty: The row without numbers.
-        blocks: Metric → its blocks.
+        blocks: Metric → treatment → its blocks.
         alpha: One minus the confidence of the intervals.
     """
-    of = blocks[empty.name]
+    of = blocks[empty.name][empty.variant]
     drawn = redraw(of.treated, rng=np.random.default_rng(0), strata=np.zeros(of.treated.size))
     try:
         got = switchback_effect(of, drawn, alpha=alpha)

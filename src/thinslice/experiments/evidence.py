@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
         pasts: Metric column → the column that counts the same before the first exposure; results are CUPED with it.
         cells: Units by time and logged probabilities; when there, effects are AIPW.
         quantiles: Quantile metric → variant → its sample, or why there is none.
-        blocks: Metric → what is left of each time block of a switchback, the treatment's or control's.
+        blocks: Metric → treatment → the time blocks of a switchback, its own and control's.
         splits: Slice (`entry day` or a segment) → value → how its units fell; days oldest first.
         look: Which of the planned looks this is; None without a plan.
         planned_units: How many units were planned; the always-valid interval is narrowest there. 0 is unknown.
@@ -90,7 +90,7 @@ class Evidence(NamedTuple):
     pasts: Mapping[str, str] = {}
     cells: Sequence[Cell] = ()
     quantiles: Mapping[str, Mapping[str, Sample | str]] = {}
-    blocks: Mapping[str, Blocks] = {}
+    blocks: Mapping[str, Mapping[str, Blocks]] = {}
     splits: Mapping[str, Mapping[str, Split]] = {}
     look: Look | None = None
     planned_units: int = 0

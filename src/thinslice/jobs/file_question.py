@@ -27,7 +27,7 @@ class Question(NamedTuple):
         exposure: The column of when a unit was exposed first; rows of an earlier day count nowhere.
         cluster: The column of what was randomized as a whole.
         block: The column of the time block that was randomized as a whole (a switchback).
-        burn_in: What is left out after each switch: minutes where `day` holds times, else in that column's own steps.
+        burn_in: How many values of `day` are left out at the start of each block.
         looks: How many looks were planned; intervals are then those of O'Brien-Fleming. 0 is one look, at the end.
         planned_days: How many days were planned; tells which look this is. None: as many as there are looks.
     """
@@ -47,7 +47,7 @@ class Question(NamedTuple):
     exposure: str | None = None
     cluster: str | None = None
     block: str | None = None
-    burn_in: float = 0.0
+    burn_in: int = 0
     looks: int = 0
     planned_days: float | None = None
 
@@ -121,8 +121,8 @@ def check_design(ask: Question) -> None:
         raise BadInput("--exposure needs --day: a row is told to be too early by its day.")
     if ask.block is None and ask.burn_in:
         raise BadInput("--burn-in needs --block: it is left out after each switch between blocks.")
-    if not 0 <= ask.burn_in < math.inf:
-        raise BadInput(f"--burn-in is {ask.burn_in:g}; it is not negative.")
+    if ask.burn_in < 0:
+        raise BadInput(f"--burn-in is {ask.burn_in}; it is not negative.")
     if ask.block is not None:
         if ask.day is None:
             raise BadInput("--block needs --day: blocks are put in order, and what follows a switch left out, by time.")
