@@ -32,7 +32,7 @@ def test_the_simplest_stands_first_and_the_default_pipeline_last():
     assert list(MODELS) == [
         "popular", "newest", "trending", "buy-again", "bought-together", "content", "markov", "implicit-cosine",
         "implicit-tfidf", "ease", "implicit-als", "implicit-bpr", "session-transformer",
-        "session-knn", "user-cf", "session-ranker",
+        "session-knn", "user-cf", "neural-ranker", "session-ranker",
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from thinslice.models.implicit_bpr import ImplicitBPR
 from thinslice.models.implicit_neighbors import ImplicitCosine, ImplicitTfidf
 from thinslice.models.interactions import from_columns, is_order_index
 from thinslice.models.markov import Markov
+from thinslice.models.neural_ranker import NeuralRanker
 from thinslice.models.newest import Newest
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
@@ -24,13 +25,13 @@ MODELS: dict[str, type[Any]] = {
     model.name: model
     for model in (
         Popular, Newest, Trending, BuyAgain, BoughtTogether, Content, Markov, ImplicitCosine, ImplicitTfidf, EASE,
-        ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, UserCF, SessionRanker,
+        ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, UserCF, NeuralRanker, SessionRanker,
     )
 }  # fmt: skip
 """Name → class, the simplest first and the default pipeline last."""
 
 __all__ = [
     "EASE", "MODELS", "BoughtTogether", "BuyAgain", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine",
-    "ImplicitTfidf", "Markov", "Newest", "Popular", "SessionKNN", "SessionRanker", "SessionTransformer", "Trending",
-    "UserCF", "Vocabulary", "from_columns", "is_order_index",
+    "ImplicitTfidf", "Markov", "NeuralRanker", "Newest", "Popular", "SessionKNN", "SessionRanker", "SessionTransformer",
+    "Trending", "UserCF", "Vocabulary", "from_columns", "is_order_index",
 ]  # fmt: skip

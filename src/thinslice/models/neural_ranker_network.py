@@ -1,0 +1,126 @@
+"""A small network as plain arrays: scores the candidates of a query by their features, and says what each gave.
+
+PyTorch learns it (`neural_ranker_fit`); here NumPy alone serves it.
+"""
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.errors import BadInput
+from thinslice.records import Arrays
+
+FARTHEST = 5.0
+"""A feature counts as at most so many standard deviations from its mean."""
+
+PIECE = 50
+"""So many rows are scored at once: matrices of this size are multiplied on one thread and stay in the cache."""
+
+LAYERS = ("hidden", "hidden_bias", "narrow", "narrow_bias", "out")
+
+
+class Network:
+    """Two hidden layers of rectified units over features, each as it is and as a logarithm; threads may ask at once."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
+        self._per_unit, self._gain, self._shift = (self._arrays[name] for name in ("per_unit", "gain", "shift"))
+        self._hidden, self._hidden_bias, self._narrow, self._narrow_bias, self._out = (
+            self._arrays[name] for name in LAYERS
+        )
+        self.features = len(self._per_unit)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The same network from what `arrays` gave; they may be memory-mapped and read-only."""
+        return cls(arrays)
+
+    def arrays(self) -> Arrays:
+        """Everything that it is: `scale` of the inputs, and the layers."""
+        return dict(self._arrays)
+
+    @property
+    def span(self) -> float:
+        """No two scores are further apart: a bound by intervals."""
+        most = FARTHEST * np.abs(self._hidden).sum(axis=0) + np.abs(self._hidden_bias)
+        most = most @ np.abs(self._narrow) + np.abs(self._narrow_bias)
+        return float(most @ np.abs(self._out))
+
+    def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The score of each row.
+
+        Args:
+            rows: Shape (rows, features), float32.
+
+        Returns:
+            Shape (rows,).
+
+        Raises:
+            BadInput: The number of features is not that of the training.
+        """
+        inputs = self.inputs(rows)
+        scores = np.empty(len(rows))
+        for first in range(0, len(rows), PIECE):
+            scores[first : first + PIECE] = self._layers(inputs[first : first + PIECE])[2] @ self._out
+        return scores
+
+    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What each feature gave to each score, against the average candidate of the training.
+
+        A change of a unit's input is passed on times the slope of the chord between the two, and so back to the
+        features (the rescale rule of DeepLIFT, Shrikumar, Greenside and Kundaje, ICML 2017).
+
+        Args:
+            rows: As for `predict`.
+
+        Returns:
+            Shape (rows, features); a row's sum plus the score of the average candidate is its score.
+        """
+        inputs = self.inputs(rows)
+        before, narrow, _ = self._layers(inputs)
+        usual_before, usual_narrow, _ = self._layers(np.zeros((1, inputs.shape[1]), np.float32))
+        back = chord(narrow, usual_narrow) * self._out.astype(np.float64)
+        back = (back @ self._narrow.T.astype(np.float64)) * chord(before, usual_before)
+        given = inputs * (back @ self._hidden.T.astype(np.float64))
+        whole: NDArray[np.float64] = given[:, : self.features] + given[:, self.features :]
+        return whole
+
+    def inputs(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the first layer sees: features and their logarithms in standard deviations, shape (rows, 2 features)."""
+        if rows.ndim != 2 or rows.shape[1] != self.features:
+            raise BadInput(f"rows must have the shape (rows, {self.features}), got {rows.shape}.")
+        seen: NDArray[np.float32] = widened(rows, self._per_unit)
+        seen *= self._gain
+        seen += self._shift
+        np.clip(seen, -FARTHEST, FARTHEST, out=seen)
+        return seen
+
+    def _layers(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Inputs of the units of both layers, and outputs of the second."""
+        before = inputs @ self._hidden + self._hidden_bias
+        narrow = np.maximum(before, 0) @ self._narrow + self._narrow_bias
+        return before, narrow, np.maximum(narrow, 0)
+
+
+def widened(rows: NDArray[np.float32], per_unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features, and beside them their logarithms: sign(x) log(1 + |x| per_unit); shape (rows, 2 features)."""
+    size = len(per_unit)
+    wide = np.empty((len(rows), 2 * size), np.float32)
+    wide[:, :size] = rows
+    logs = wide[:, size:]
+    np.abs(rows, out=logs)
+    logs *= per_unit
+    logs += 1
+    np.log(logs, out=logs)
+    np.copysign(logs, rows, out=logs)
+    return wide
+
+
+def chord(before: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The slope of a rectifier between two inputs: (max(a, 0) - max(b, 0)) / (a - b); where a = b, its slope there."""
+    one, other = before.astype(np.float64), usual.astype(np.float64)
+    away = one - other
+    same = away == 0
+    rise = np.maximum(one, 0) - np.maximum(other, 0)
+    return np.where(same, (one > 0).astype(np.float64), rise / np.where(same, 1.0, away))
