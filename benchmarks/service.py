@@ -2,13 +2,15 @@
 
 40 k items, 200 k sessions of history, 50 k visitors with live state, a running experiment, the compactor on and
 training looping beside it; the load generator runs on the same machine. With `--policy session-ranker --items 100000
---sessions 1000000 --rate 2000` it asks the same of the two-stage ranking over a larger shop.
+--sessions 1000000 --rate 2000` it asks the same of the two-stage ranking over a larger shop. `--keep DIR` keeps the
+prepared workspace there and copies it for each run.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +41,7 @@ days = 14
 
 [[variants]]
 name = "control"
-policy = "popular"
+policy = "CONTROL"
 weight = 0.5
 
 [[variants]]
@@ -66,11 +68,12 @@ def thinslice(*arguments: str) -> str:
 
 
 class Shop(NamedTuple):
-    """How large the shop is, and which policy the experiment compares with what is popular."""
+    """How large the shop is, and which two policies the experiment compares."""
 
     items: int = 40_000
     sessions: int = 200_000
     policy: str = "session-knn"
+    control: str = "popular"
 
 
 def clicks(shop: Shop, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -82,7 +85,7 @@ def clicks(shop: Shop, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], 
 
 
 def prepare(folder: Path, shop: Shop) -> dict[str, str]:
-    """A workspace with catalog, history, live visitors, a trained model and a running experiment; returns the keys."""
+    """A workspace with catalog, history, a trained model and a running experiment; returns the keys."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -112,9 +115,15 @@ def prepare(folder: Path, shop: Shop) -> dict[str, str]:
     workspace = ["--workspace", str(folder), "--tenant", "shop"]
     thinslice("import", "items", str(folder / "items.parquet"), *workspace)
     thinslice("import", "events", str(folder / "events.parquet"), *workspace)
-    (folder / "bench.toml").write_text(EXPERIMENT.replace("POLICY", shop.policy))
+    (folder / "bench.toml").write_text(EXPERIMENT.replace("CONTROL", shop.control).replace("POLICY", shop.policy))
     thinslice("experiment", "start", str(folder / "bench.toml"), *workspace)
     thinslice("train", *workspace)
+    return keys
+
+
+def visit(folder: Path, shop: Shop) -> None:
+    """Live sessions of all visitors, as of now."""
+    items, _ = clicks(shop, np.random.default_rng(0))
     live, now = LiveDB(Workspace(folder).live, 256), time.time()
     for first in range(0, VISITORS, 1000):
         changes = {}
@@ -126,6 +135,24 @@ def prepare(folder: Path, shop: Shop) -> dict[str, str]:
             )  # fmt: skip
         live.update(changes, now=now)
     live.close()
+
+
+def prepared(folder: Path, shop: Shop, keep: Path | None) -> dict[str, str]:
+    """A prepared workspace in `folder`, copied from `keep` when one of this shop is there; returns the keys."""
+    if keep is None:
+        return prepare(folder, shop)
+    note, source = keep / "prepared.json", keep / "workspace"
+    wanted = shop._asdict()
+    if not note.exists():
+        if source.exists():
+            raise SystemExit(f"{source} was not prepared to its end; remove it")
+        keep.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"shop": wanted, "keys": prepare(source, shop)}))
+    found = json.loads(note.read_text())
+    if found["shop"] != wanted:
+        raise SystemExit(f"{keep} holds another shop: {found['shop']} instead of {wanted}")
+    shutil.copytree(source, folder)
+    keys: dict[str, str] = found["keys"]
     return keys
 
 
@@ -247,13 +274,16 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=Shop().items)
     parser.add_argument("--sessions", type=int, default=Shop().sessions)
     parser.add_argument("--policy", default=Shop().policy)
+    parser.add_argument("--control", default=Shop().control, help="the policy of the experiment's other half")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the prepared workspace for the next run")
     options = parser.parse_args()
-    shop = Shop(options.items, options.sessions, options.policy)
+    shop = Shop(options.items, options.sessions, options.policy, options.control)
     print("machine:", describe(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "workspace"
         begin = time.perf_counter()
-        keys = prepare(folder, shop)
+        keys = prepared(folder, shop, options.keep)
+        visit(folder, shop)
         print(f"prepared in {time.perf_counter() - begin:.0f} s", flush=True)
         with service(folder, options.workers) as port:
             models = FileArtifacts(Workspace(folder).models)

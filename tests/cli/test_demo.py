@@ -7,14 +7,18 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
 
+from thinslice.cli.demo import first_source
 from thinslice.cli.program import program
+from thinslice.errors import NotReady
 from thinslice.process.bond import alive
 
 DEMO = [sys.executable, "-c", "from thinslice.cli import main; main()", "demo", "--port", "0", "--json"]
@@ -105,3 +109,30 @@ def test_the_demo_does_not_touch_a_workspace_of_ones_own(tmp_path):
     result = CliRunner().invoke(program, ["demo", "--workspace", str(tmp_path)])
     assert result.exit_code == 2
     assert "does not touch your data" in result.stderr
+
+
+def test_a_worker_that_is_not_ready_is_asked_for_no_slate():
+    asked = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Busy)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises(NotReady, match="not ready"):
+            first_source(f"http://127.0.0.1:{server.server_port}", "key")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert asked == ["/readyz"]

@@ -1,6 +1,7 @@
 """The doctor: an empty, a half-filled and a healthy workspace each hear what is the matter and what to do."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -168,6 +169,11 @@ def test_models_that_do_not_fit_the_memory_are_named(half):
     train(half, "shop", now=NOW)
     assert doctor(half)[1]["memory"]["status"] == "ok"
     half.settings_file.write_text(half.settings_file.read_text() + "\n[models]\nmemory_mb = 0\n")
+    counters = half.run / "counters"
+    counters.mkdir(parents=True)
+    for worker, at, gone in (("w1", time.time(), ["shop"]), ("w2", time.time() - 60, ["old"])):
+        counters.joinpath(f"{worker}.json").write_text(json.dumps({"at": at, "tenants": {}, "gave_way": gone}))
     found = doctor(half)[1]["memory"]
     assert found["status"] == "problem"
+    assert "Without room now: shop." in found["message"]
     assert "memory_mb" in found["advice"]

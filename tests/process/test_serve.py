@@ -154,6 +154,7 @@ def test_an_import_beside_a_running_service_reaches_its_catalog(shop):
 def test_metrics_are_of_all_workers_whichever_answers(shop):
     for _ in range(20):
         shop.slate(visitor_id="z")
+    time.sleep(1.5)  # each worker publishes what it counted about once a second
     counts = set()
     for _ in range(10):
         _, _, body = shop.ask("GET", "/metrics")

@@ -43,6 +43,7 @@ def test_who_has_no_room_answers_what_is_popular(crowd):
     _, host = crowd
     host.refresh(0.0)
     assert [host.bundle(tenant).whole for tenant in "abc"] == [True, True, False]
+    assert host.gave_way == ["c"]
     assert set(host.bundle("a").models) == set(NAMES)
     assert set(host.bundle("c").models) == {"popular"}
     assert host.bundle("c").models["popular"].recommend([], 3).item_ids == ["c0", "c1", "c10"]

@@ -30,6 +30,7 @@ from thinslice.store.codec import decode
 from thinslice.store.lake import Lake
 from thinslice.store.log import read_frames
 from thinslice.web.app import create_app
+from thinslice.web.lane import lane_protocol
 
 
 @dataclass
@@ -68,7 +69,10 @@ class Worker:
 def serving(workspace: Workspace, keys: dict[str, str]):
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(workspace, read_settings(workspace), "w1")
-    config = uvicorn.Config(app, lifespan="on", log_config=None, ws="none", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, lifespan="on", log_config=None, ws="none", timeout_graceful_shutdown=2,
+        http=lane_protocol(app.state.doors),
+    )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -1,14 +1,17 @@
 """The JSON API: every route speaks one error shape, keys and origins hold, limits hold, what is sent is served."""
 
+import asyncio
 import http.client
 import json
 import socket
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
 from thinslice.web.api import API
+from thinslice.web.app import count
 from thinslice.web.door import MAX_BODY_BYTES
 
 VIEW = {"name": "view_item", "item_id": "i1", "visitor_id": "v1"}
@@ -237,6 +240,35 @@ def test_the_live_page_adds_up_the_last_minute(worker):
     assert 0 <= summary["fallback_share"] <= 1
     assert summary["last_events"][0]["name"] == "view_item"
     assert worker.context.live_summary("other", now=time.time())["slates"] == 0
+
+
+def test_a_loop_that_could_not_write_says_so_once_and_goes_on(worker, monkeypatch, caplog):
+    written, failing = [], [True]
+
+    def write():
+        if failing[0]:
+            raise OSError(28, "No space left on device")
+        written.append(time.monotonic())
+
+    monkeypatch.setattr("thinslice.web.app.COUNT_EVERY_S", 0.01)
+    context = SimpleNamespace(
+        counters=SimpleNamespace(write=lambda _small: write(), rules=lambda removed: written.append(removed)),
+        recommender=worker.context.recommender,
+        models=worker.context.models,
+        intake=SimpleNamespace(note_waiting=lambda: None),
+    )
+
+    async def run():
+        counting = asyncio.create_task(count(context))
+        await asyncio.sleep(0.1)
+        assert written, "the other steps go on"
+        failing[0] = False
+        await asyncio.sleep(0.1)
+        counting.cancel()
+
+    asyncio.run(run())
+    assert any(isinstance(each, float) for each in written)
+    assert caplog.text.count("No space left on device; it is tried again each second") == 1
 
 
 def test_openapi_describes_every_route(worker):

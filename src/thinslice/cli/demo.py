@@ -189,12 +189,19 @@ def wait_for_slates(service: Any, secret: str, *, until: float) -> None:
 def first_source(url: str, secret: str) -> str:
     """Where the first item of a slate comes from now, asked without leaving a trace.
 
+    It asks only a worker that is ready: the Live page would count an empty slate of one that is not.
+
     Raises:
         NotReady: There is no slate yet.
     """
     host = url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=5)
     try:
+        connection.request("GET", "/readyz")
+        ready = connection.getresponse()
+        ready.read()
+        if ready.status != 200:
+            raise NotReady("a worker is not ready")
         headers = {"Authorization": f"Bearer {secret}"}
         item = ask(connection, {"k": 1, "consent": "none"}, headers)["items"]
         if not item:

@@ -33,6 +33,9 @@ FREE_BYTES = 2_000_000_000
 UNJOINED_SHARE = 0.2
 """More of the events than this naming items that the catalog does not know is worth a look."""
 
+WORKER_SILENT_S = 10.0
+"""What a web worker said of itself longer ago (seconds) is of one that is gone."""
+
 QUARANTINE_SHARE = 0.05
 """More refused records than this share of the kept ones is worth a look."""
 
@@ -256,6 +259,8 @@ def check_memory(patient: Patient) -> Finding:
     allowed = (patient.settings.models.memory_mb if patient.settings is not None else 0) * 1e6
     total = sum(sizes.values())
     message = f"the models take {total / 1e6:,.0f} of {allowed / 1e6:,.0f} MB in each web worker."
+    if gone := _gave_way(patient):
+        message += f" Without room now: {listed(gone)}."
     large = [tenant for tenant, size in sizes.items() if size > allowed]
     if large:
         return Finding(
@@ -268,6 +273,19 @@ def check_memory(patient: Patient) -> Finding:
             advice="They answer what is popular until they are asked. Raise memory_mb under [models] to hold all.",
         )  # fmt: skip
     return Finding(name="memory", status="ok", message=message)
+
+
+def _gave_way(patient: Patient) -> list[str]:
+    """Tenants whose models have no room in some worker that answers now, as the workers say themselves."""
+    found: set[str] = set()
+    for path in (patient.workspace.run / "counters").glob("*.json"):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        if patient.now.timestamp() - said["at"] < WORKER_SILENT_S:
+            found.update(said.get("gave_way", []))
+    return sorted(found)
 
 
 def check_freshness(patient: Patient) -> Finding:

@@ -29,13 +29,14 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {options.name} %(levelname)s %(message)s")
     listener = socket.socket(fileno=options.fd)
     from thinslice.web.app import create_app  # only after the bond: this takes a second
+    from thinslice.web.lane import lane_protocol
 
     workspace = Workspace(options.workspace)
     app = create_app(workspace, read_settings(workspace), options.name)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=lane_protocol(app.state.doors),
         ws="none",
         lifespan="on",
         access_log=False,

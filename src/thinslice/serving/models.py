@@ -97,6 +97,11 @@ class ModelHost:
         """Whether every tenant has been looked at once."""
         return self._looked.is_set()
 
+    @property
+    def gave_way(self) -> list[str]:
+        """Tenants whose models have no room now: what is popular with them answers."""
+        return sorted(name for name, slots in self._slots.items() if any(not each.whole for each in slots.values()))
+
     def bundle(self, tenant: str, slot: str = LIVE) -> Bundle | None:
         """The models of a slot; None when nothing was trained for it yet."""
         self._budget.ask(tenant)

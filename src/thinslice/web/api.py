@@ -56,7 +56,7 @@ def intake_answer(result: Any, status: int) -> Answer:
     return Answer(status, value)
 
 
-async def recommendations(call: Call) -> Answer:
+def recommendations(call: Call) -> Answer:
     """One slate, with the source and the reason of each item."""
     start = time.perf_counter()
     try:
@@ -84,7 +84,7 @@ def slate(call: Call, request: RecommendationRequest, start: float) -> Answer:
     return Answer(200, answer)
 
 
-async def similar(call: Call) -> Answer:
+def similar(call: Call) -> Answer:
     """Items like one item, for its page: the policy `similar`, or another one that is named."""
     start = time.perf_counter()
     query = call.query
@@ -143,12 +143,12 @@ def check_request(request: RecommendationRequest) -> None:
             )
 
 
-async def healthz(call: Call) -> Answer:
+def healthz(call: Call) -> Answer:
     """This worker answers."""
     return Answer(200, {"status": "ok", "worker": call.context.worker_name})
 
 
-async def readyz(call: Call) -> Answer:
+def readyz(call: Call) -> Answer:
     """200 only when a first slate can be served; else 503 with what is waited for."""
     waiting = call.context.recommender.waiting()
     if waiting:
@@ -161,8 +161,9 @@ async def readyz(call: Call) -> Answer:
     return Answer(200, {"status": "ready", "worker": call.context.worker_name})
 
 
-async def metrics(call: Call) -> Answer:
+def metrics(call: Call) -> Answer:
     """Counters of all workers for a Prometheus scraper."""
+    call.context.counters.publish()
     return Answer(
         200,
         exposition(call.context.metrics_folder),
@@ -170,7 +171,7 @@ async def metrics(call: Call) -> Answer:
     )
 
 
-async def document(_call: Call) -> Answer:
+def document(_call: Call) -> Answer:
     """This API as OpenAPI."""
     return Answer(200, openapi(API))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator
 from itertools import groupby
@@ -27,11 +28,14 @@ STATIC = Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"
 COUNT_EVERY_S = 1.0
 """How often a worker writes its last minute for the Live page."""
 
+_log = logging.getLogger("thinslice.web")
+
 
 def create_app(workspace: Workspace, settings: Settings, worker_name: str) -> Starlette:
     """Opens the stores of a workspace and builds the application of one worker around them.
 
-    The application's `state.context` holds what was opened; it is closed when the application shuts down.
+    The application's `state.context` holds what was opened; it is closed when the application shuts down. Its
+    `state.doors` are the JSON doors by path, for `thinslice.web.lane`.
     """
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     context = open_context(workspace, settings, worker_name, metrics_folder=Path(folder) if folder else None)
@@ -56,15 +60,31 @@ def create_app(workspace: Workspace, settings: Settings, worker_name: str) -> St
         lifespan=lifespan,
     )
     app.state.context = context
+    app.state.doors = doors
     return app
 
 
 async def count(context: Context) -> None:
-    """Writes this worker's counters about once a second, for as long as it runs."""
+    """Writes this worker's counters about once a second, for as long as it runs.
+
+    What cannot be written (on a full disk, say) is named in the log once, and tried again a second later.
+    """
+    steps = {
+        "counters": lambda: context.counters.write(context.models.gave_way),
+        "rules": lambda: context.counters.rules(context.recommender.slates.take_removed()),
+        "last events": context.intake.note_waiting,
+    }
+    broken: set[str] = set()
     while True:
-        context.counters.write()
-        context.counters.rules(context.recommender.slates.take_removed())
-        context.intake.note_waiting()
+        for name, step in steps.items():
+            try:
+                step()
+            except Exception as error:  # whatever it is: the loop goes on, for the other steps and the next second
+                if name not in broken:
+                    _log.exception("writing %s failed: %s; it is tried again each second", name, error)
+                broken.add(name)
+            else:
+                broken.discard(name)
         await asyncio.sleep(COUNT_EVERY_S)
 
 

@@ -1,13 +1,14 @@
 """What the service counts while it answers: for /metrics (every worker, summed) and for the Live page (per tenant).
 
-Prometheus files are shared by all workers when PROMETHEUS_MULTIPROC_DIR is set, as the parent process does. Beside
+Prometheus files are shared by all workers when PROMETHEUS_MULTIPROC_DIR is set, as the parent process does. An answer
+is counted in plain numbers, which go to those files about once a second and before this worker shows them. Beside
 them each worker writes one small JSON file a second with its last minute, per tenant, which the Live page adds up.
 """
 
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ STALE_S = 5.0
 BOUNDS_MS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0, 200.0,
              500.0, 1000.0, 2000.0, 5000.0)  # fmt: skip
 """Upper bounds of the latency buckets in milliseconds; the last bucket is open."""
+
+NOTHING = "nothing"
+"""What answered a slate without any item."""
 
 CHOSEN = ("pin", "newcomer")
 """Sources that are no fallback: the shop's own choice, and items that a policy shows to learn about them."""
@@ -70,6 +74,16 @@ class Second:
         self.answered: dict[str, int] = {}
 
 
+class Took:
+    """How long slates took that are not published yet: a count a bucket, and their sum."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS_MS) + 1)
+        self.seconds = 0.0
+
+
 class Counters:
     """The counting of one worker.
 
@@ -82,48 +96,70 @@ class Counters:
         self._folder = folder
         self._path = folder / f"{worker_name}.json"
         self._minute: dict[str, list[Second]] = {}
-        self._children: dict[tuple[str, ...], Any] = {}
+        self._counts: dict[tuple[Counter, tuple[str, ...]], int] = {}
+        self._took: dict[str, Took] = {}
 
     def events(self, tenant: str, *, accepted: int, rejected: int) -> None:
         """Counts one batch of events."""
         second = self._second(tenant)
         if accepted:
             second.accepted += accepted
-            self._child(_ACCEPTED, tenant).inc(accepted)
+            self._add(_ACCEPTED, (tenant,), accepted)
         if rejected:
             second.rejected += rejected
-            self._child(_REJECTED, tenant).inc(rejected)
+            self._add(_REJECTED, (tenant,), rejected)
 
-    def slate(self, tenant: str, *, latency_ms: float, model: str, sources: Iterable[str]) -> None:
+    def slate(self, tenant: str, *, latency_ms: float, model: str, sources: Sequence[str]) -> None:
         """Counts one slate: how long it took, and which source ranked each item; not `model` is a fallback."""
         second = self._second(tenant)
         second.slates += 1
-        second.latency[bisect_left(BOUNDS_MS, latency_ms)] += 1
-        self._child(_LATENCY, tenant).observe(latency_ms / 1000)
-        sources = list(sources)
-        first = sources[0] if sources else "nothing"
+        bucket = bisect_left(BOUNDS_MS, latency_ms)
+        second.latency[bucket] += 1
+        took = self._took.get(tenant)
+        if took is None:
+            took = self._took[tenant] = Took()
+        took.buckets[bucket] += 1
+        took.seconds += latency_ms / 1000
+        first = sources[0] if sources else NOTHING
         second.answered[first] = second.answered.get(first, 0) + 1
-        self._child(_SLATES, tenant, first).inc()
-        tally: dict[str, int] = {}
-        for source in sources:
-            tally[source] = tally.get(source, 0) + 1
-        for source, count in tally.items():
-            fallback = source not in (model, *CHOSEN)
+        self._add(_SLATES, (tenant, first), 1)
+        alone = sources.count(first) == len(sources)
+        for source in sources[:1] if alone else dict.fromkeys(sources):
+            count = sources.count(source)
+            fallback = source != model and source not in CHOSEN
             second.items += count
             second.fallback += count if fallback else 0
-            self._child(_SOURCES, tenant, source, "yes" if fallback else "no").inc(count)
+            self._add(_SOURCES, (tenant, source, "yes" if fallback else "no"), count)
 
     def rules(self, removed: Mapping[tuple[str, str], int]) -> None:
         """Counts what rules took out: (tenant, rule) → items, since the last time."""
         for (tenant, rule), count in removed.items():
-            self._child(_RULES, tenant, rule).inc(count)
+            self._add(_RULES, (tenant, rule), count)
 
     def answer(self, path: str, status: int) -> None:
         """Counts one HTTP answer of a known path."""
-        self._child(_ANSWERS, path, str(status)).inc()
+        self._add(_ANSWERS, (path, str(status)), 1)
 
-    def write(self) -> None:
-        """Writes this worker's last minute for the Live page; called about once a second."""
+    def publish(self) -> None:
+        """Adds what was counted since the last time to the numbers for /metrics."""
+        counts, self._counts = self._counts, {}
+        for (metric, labels), count in counts.items():
+            metric.labels(*labels).inc(count)
+        times, self._took = self._took, {}
+        for tenant, took in times.items():
+            histogram: Any = _LATENCY.labels(tenant)
+            histogram._sum.inc(took.seconds)  # what `observe` does, for many at once
+            for bucket, count in zip(histogram._buckets, took.buckets, strict=True):
+                if count:
+                    bucket.inc(count)
+
+    def write(self, gave_way: Sequence[str] = ()) -> None:
+        """Writes this worker's last minute for the Live page, and for /metrics; called about once a second.
+
+        Args:
+            gave_way: Tenants whose models had to give way in this worker, for `doctor`.
+        """
+        self.publish()
         now = int(time.time())
         rows: dict[str, list[list[Any]]] = {}
         for tenant, seconds in self._minute.items():
@@ -143,7 +179,7 @@ class Counters:
             ]
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(".draft")
-        draft.write_text(json.dumps({"at": time.time(), "tenants": rows}), encoding="utf-8")
+        draft.write_text(json.dumps({"at": time.time(), "tenants": rows, "gave_way": list(gave_way)}), encoding="utf-8")
         draft.replace(self._path)
 
     def _second(self, tenant: str) -> Second:
@@ -155,12 +191,9 @@ class Counters:
                 del seconds[0]
         return seconds[-1]
 
-    def _child(self, metric: Counter | Histogram, *labels: str) -> Any:
-        key = (metric._name, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
+    def _add(self, metric: Counter, labels: tuple[str, ...], count: int) -> None:
+        key = (metric, labels)
+        self._counts[key] = self._counts.get(key, 0) + count
 
 
 def last_minute(folder: Path, tenant: str, now: float) -> dict[str, Any]:

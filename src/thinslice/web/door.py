@@ -2,14 +2,16 @@
 
 A door is a plain ASGI application for one path. It reads at most the allowed bytes of a body, finds the tenant by the
 key, answers browsers' preflight questions, and turns every refusal into
-`{"error": {"code", "message", "field", "hint"}}`.
+`{"error": {"code", "message", "field", "hint"}}`. Routes that never wait it also answers in one go (`Door.at_once`).
 """
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -28,6 +30,8 @@ MAX_DRAINED_BYTES = 64_000_000
 
 DRAIN_S = 5.0
 """How long that may take, in seconds."""
+
+STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 
 Headers = Mapping[bytes, bytes]
 encode = msgspec.json.Encoder().encode
@@ -69,7 +73,7 @@ class JsonRoute(NamedTuple):
     Attributes:
         method: GET, POST, PUT or DELETE.
         path: With at most one name in braces, for a part of the path that the handler reads.
-        handler: Answers a `Call`.
+        handler: Answers a `Call`; a plain function when it never waits.
         kinds: Kinds of keys that open it; empty means that it is open.
         summary: One line for the OpenAPI page.
         body: The type of the body, for the OpenAPI page.
@@ -79,12 +83,17 @@ class JsonRoute(NamedTuple):
 
     method: str
     path: str
-    handler: Callable[[Call], Awaitable[Answer]]
+    handler: Callable[[Call], Answer | Awaitable[Answer]]
     kinds: frozenset[str]
     summary: str
     body: Any = None
     answer: Mapping[int, str] = {}
     parameters: Mapping[str, str] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether its answer may take a while, for the disk above all."""
+        return inspect.iscoroutinefunction(self.handler)
 
 
 KEY_HINT = "Send `Authorization: Bearer KEY`, or ?key=KEY with a publishable key; `thinslice init` makes keys."
@@ -105,15 +114,16 @@ class Door:
         if "GET" in self.routes:
             self.routes["HEAD"] = self.routes["GET"]
         self._allow = ", ".join(sorted({*self.routes, "OPTIONS"})).encode()
+        self._named = (b"x-worker", context.worker_name.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         context = self._context
         headers: Headers = dict(scope["headers"])
-        extra: list[tuple[bytes, bytes]] = [(b"x-worker", context.worker_name.encode())]
+        extra: list[tuple[bytes, bytes]] = [self._named]
         unread = False
         try:
-            query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+            query = queries(scope["query_string"])
             if scope["method"] == "OPTIONS":
                 answer = self._preflight(context, headers, query, extra)
             else:
@@ -126,9 +136,10 @@ class Door:
                 else:
                     key = self._enter(route, context, headers, query, extra)
                     body = b"" if route.method in ("GET", "HEAD") else await read_body(headers, receive)
-                    answer = await route.handler(
+                    found = route.handler(
                         Call(context, key, headers, query, body, datetime.now(UTC), scope.get("part", ""))
                     )
+                    answer = found if isinstance(found, Answer) else await found
         except BodyTooLong as error:
             unread = True
             answer = error_answer(
@@ -137,15 +148,48 @@ class Door:
             )  # fmt: skip
         except SenderGone:
             return
-        except ThinsliceError as error:
-            answer = refusal(error)
-        except Exception:
-            _log.exception("%s %s failed", scope["method"], self.path)
-            answer = error_answer(
-                500, "internal", "the service failed at this request.", hint="It is in the service's log; please retry."
-            )
+        except Exception as error:
+            answer = self._failed(scope["method"], error)
         context.counters.answer(self.path, answer.status)
         await self._send(scope, answer, extra, receive, send, unread=unread)
+
+    def at_once(
+        self, route: JsonRoute, headers: Headers, query_string: bytes, body: bytes, part: str, *, last: bool
+    ) -> bytes:
+        """The whole HTTP/1.1 answer of a route that never waits, head and body in one piece.
+
+        Args:
+            route: One of `routes`; its handler is a plain function.
+            headers: Of the request, names in lower case.
+            query_string: Of the request.
+            body: Complete, and within the limit.
+            part: See `Call`.
+            last: Whether the connection ends with this answer.
+        """
+        extra: list[tuple[bytes, bytes]] = [self._named]
+        try:
+            query = queries(query_string)
+            key = self._enter(route, self._context, headers, query, extra)
+            answer = route.handler(Call(self._context, key, headers, query, body, datetime.now(UTC), part))
+            if not isinstance(answer, Answer):
+                raise TypeError(f"{route.path}: a handler that waits cannot answer at once")
+        except Exception as error:
+            answer = self._failed(route.method, error)
+        self._context.counters.answer(self.path, answer.status)
+        content, lines = _ready(answer, extra)
+        if last:
+            lines.append((b"connection", b"close"))
+        head = b"".join([b"%b: %b\r\n" % line for line in lines])
+        return b"%b%b\r\n%b" % (STATUS_LINES[answer.status], head, content)
+
+    def _failed(self, method: str, error: Exception) -> Answer:
+        """What a refusal or a failure answers; a failure is written down with all that is known."""
+        if isinstance(error, ThinsliceError):
+            return refusal(error)
+        _log.error("%s %s failed", method, self.path, exc_info=error)
+        return error_answer(
+            500, "internal", "the service failed at this request.", hint="It is in the service's log; please retry."
+        )
 
     def _preflight(
         self, context: Context, headers: Headers, query: Mapping[str, str], extra: list[tuple[bytes, bytes]]
@@ -212,11 +256,7 @@ class Door:
         *,
         unread: bool,
     ) -> None:
-        content = answer.value if isinstance(answer.value, bytes) else encode(answer.value)
-        length = (b"content-length", str(len(content)).encode())
-        headers = [*extra, *answer.headers]
-        if answer.status != 204:
-            headers += [(b"content-type", answer.content_type), length, (b"cache-control", b"no-store")]
+        content, headers = _ready(answer, extra)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         shown = b"" if scope["method"] == "HEAD" else content
         if unread:
@@ -225,6 +265,25 @@ class Door:
             await send({"type": "http.response.body", "body": b""})
         else:
             await send({"type": "http.response.body", "body": shown})
+
+
+def queries(query_string: bytes) -> dict[str, str]:
+    """The parameters of an address.
+
+    >>> queries(b"key=a%20b&k=")
+    {'key': 'a b', 'k': ''}
+    """
+    return dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)) if query_string else {}
+
+
+def _ready(answer: Answer, extra: list[tuple[bytes, bytes]]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The body and the headers of an answer."""
+    content = answer.value if isinstance(answer.value, bytes) else encode(answer.value)
+    headers = [*extra, *answer.headers]
+    if answer.status != 204:
+        length = (b"content-length", b"%d" % len(content))
+        headers += [(b"content-type", answer.content_type), length, (b"cache-control", b"no-store")]
+    return content, headers
 
 
 class BodyTooLong(TooLarge):
