@@ -10,6 +10,7 @@ from thinslice.errors import BadInput, UnknownName
 from thinslice.experiments import assign, dump_experiment
 from thinslice.experiments.analyze import analyze
 from thinslice.experiments.evidence import Units
+from thinslice.jobs.decisions import ledger
 from thinslice.jobs.measure import measure, measure_all, report_file, write_report
 from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
@@ -237,11 +238,12 @@ def test_lessons_of_other_variants_are_reported_and_nothing_is_said_beside_a_var
     define(workspace)
     History().write(workspace)
     lake = Lake(workspace.lake)
-    lake.append("models", [trained(-5, popular=0.9), trained(5, popular=0.2, knn=0.4), trained(10, popular=0.4, knn=0.4),
-                           trained(99_999, popular=0.9)])  # fmt: skip
+    before, after = trained(-5, popular=0.9), trained(99_999, popular=0.9)
+    lake.append("models", [before, trained(5, popular=0.2, knn=0.4), trained(10, popular=0.4, knn=0.4), after])
     found = contamination_of(lake, EXPERIMENT, END)
     assert found == pytest.approx({"popular": 0.3, "knn": 0.4})
-    (check,) = [each for each in measure(workspace, "shop", "ranker", END).checks if each.name == "contamination"]
+    early = measure(workspace, "shop", "ranker", END - timedelta(hours=1))
+    (check,) = [each for each in early.checks if each.name == "contamination"]
     assert not check.passed
     assert explorers_of(read_settings(workspace).tenant("shop"), EXPERIMENT) == set()
     with workspace.settings_file.open("a", encoding="utf-8") as file:
@@ -252,3 +254,24 @@ def test_lessons_of_other_variants_are_reported_and_nothing_is_said_beside_a_var
 
 def test_without_a_trained_model_there_is_no_share(workspace):
     assert contamination_of(Lake(workspace.lake), EXPERIMENT, END) == {}
+
+
+def test_the_decision_is_recorded_once_at_the_end_and_a_later_report_shows_it(workspace):
+    define(workspace)
+    history = History(visitors=300)
+    history.write(workspace)
+    lake = Lake(workspace.lake)
+    assert measure(workspace, "shop", "ranker", END - timedelta(hours=1)).recorded_at is None
+    assert ledger(lake, "shop") == []
+    first = measure(workspace, "shop", "ranker", END)
+    assert first.recorded_at == END
+    late = [
+        msgspec.structs.replace(of, order_id=f"late-{n}", total_minor=90_000) for n, of in enumerate(history.orders)
+    ]
+    lake.append("orders", late)
+    second = measure(workspace, "shop", "ranker", END + timedelta(hours=5))
+    assert second.metrics[0].mean_control != pytest.approx(first.metrics[0].mean_control)
+    assert (second.decision, second.recorded_at) == (first.decision, END)
+    (row,) = ledger(lake, "shop")
+    assert (row.action, row.sentence) == (first.decision.action, first.decision.sentence)
+    assert row.effects["click_through_rate/knn"]["effect_size"] == pytest.approx(first.metrics[2].effect_size)

@@ -42,7 +42,8 @@ def block_evidence(
     columns = [name for metric in experiment.metrics for name in (metric.numerator, metric.denominator) if name]
     sums = "".join(f", sum({name}) AS {name}" for name in dict.fromkeys(columns))
     database.execute(
-        f"CREATE TEMP TABLE times AS SELECT block, moment, min(variant) AS variant, count(DISTINCT unit) AS units{sums} "
+        "CREATE TEMP TABLE times AS SELECT block, moment, min(variant) AS variant, "
+        f"count(DISTINCT unit) AS units{sums} "
         f"FROM projected JOIN (SELECT {LINE} AS line, CAST({block} AS VARCHAR) AS block, {time} AS moment FROM source) "
         "USING (line) GROUP BY block, moment"
     )
@@ -53,8 +54,9 @@ def block_evidence(
     mixed = rows_of(database, f"SELECT count(*) AS n FROM ({torn})")[0]["n"]
     rows = rows_of(
         database,
-        "SELECT dense_rank() OVER (ORDER BY began, block) AS number, t.* EXCLUDE (moment) FROM times AS t JOIN (SELECT block, min(moment) "
-        f"AS began FROM times WHERE block NOT IN ({torn}) GROUP BY block) USING (block) ORDER BY moment, number",
+        "SELECT dense_rank() OVER (ORDER BY began, block) AS number, t.* EXCLUDE (moment) FROM times AS t JOIN "
+        f"(SELECT block, min(moment) AS began FROM times WHERE block NOT IN ({torn}) GROUP BY block) USING (block) "
+        "ORDER BY moment, number",
     )
     names = [variant.name for variant in experiment.variants]
     sides = {row["number"]: row["variant"] for row in rows}

@@ -14,6 +14,7 @@ from thinslice.experiments.analyze import report, report_json
 from thinslice.experiments.checks import check_all
 from thinslice.experiments.counting import count
 from thinslice.experiments.evidence import Evidence, Look, planned_shares
+from thinslice.jobs.decisions import settle
 from thinslice.jobs.measure_tables import make_tables, sightings
 from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
@@ -55,6 +56,8 @@ def read_experiment(workspace: Workspace, tenant: str, name: str) -> Experiment:
 def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Report:
     """The report of one experiment from everything that the lake holds of it.
 
+    The first report after the end records its decision in the table `decisions`; later ones show that decision.
+
     Raises:
         UnknownName: There is no such experiment.
         BadInput: Exposures name a variant that the file does not.
@@ -65,9 +68,10 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
     explorers = explorers_of(read_settings(workspace).tenant(tenant), experiment)
     database = lake.connect(tenant=tenant)
     try:
-        return measure_in(database, experiment, now, contamination=lessons, explorers=explorers)
+        found = measure_in(database, experiment, now, contamination=lessons, explorers=explorers)
     finally:
         database.close()
+    return settle(lake, experiment, found, now)
 
 
 def measure_in(

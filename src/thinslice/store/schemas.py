@@ -41,6 +41,23 @@ class TrainedModel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     manifest: dict[str, Any] = {}
 
 
+class Decided(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What was decided when an experiment had ended: a row of the table `decisions`; the first reading counts.
+
+    `effects` holds every metric of every treatment as the report showed it then, by `METRIC/VARIANT`.
+    """
+
+    tenant: str
+    experiment: str
+    decided_at: datetime
+    action: str
+    sentence: str
+    variant: str | None = None
+    reasons: list[str] = []
+    kind: str = "test"
+    effects: dict[str, Any] = {}
+
+
 class Trial(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One fit of `evaluate --why` and its figures: a row of the table `trials`; kept to see what was tried already."""
 
@@ -119,6 +136,7 @@ TABLES = {
         Quarantined, "received_at", ("tenant", "quarantine_id"), partitioned=True, newest=True, tie="replayed"
     ),
     "models": Table(TrainedModel, "trained_at", ("tenant", "slot", "version"), newest=True),
+    "decisions": Table(Decided, "decided_at", ("tenant", "experiment")),
     "trials": Table(Trial, "ran_at", ("tenant", "trial_id")),
     "labels": Table(Label, "labeled_at", ("tenant", "benchmark", "query_id", "item_id", "labeled_by"), newest=True),
 }
