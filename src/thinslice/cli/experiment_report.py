@@ -21,6 +21,9 @@ HEADLINES = {
     "invalid": "INVALID, DO NOT READ THE EFFECTS",
 }  # fmt: skip
 
+ALARM = 0.05
+"""Below this p-value (corrected over metrics and segments) a difference between segments is told."""
+
 STEPS = tuple(base * 10.0**power for power in range(-4, 5) for base in (1.0, 2.0, 4.0, 5.0))
 """Where the ends of the scale may lie, in percent."""
 
@@ -47,11 +50,42 @@ def print_report(console: Console, report: Report, *, experiment: Experiment | N
         console.print()
         console.print(_effects(rows, report, width=console.width, currency=currency, money=money))
     console.print()
+    for words in _beside(report):
+        console.print(Text(words))
     for check in report.checks:
         chance = "" if check.pvalue is None else f"  p = {check.pvalue:.2g}"
         mark, word, color = ("✓", "passed", "green") if check.passed else ("✗", "FAILED", "red")
         line = Text.assemble((f"{mark} {check.name} {word}", color), f"{chance}  {check.detail}")
         console.print(line)
+
+
+def _beside(report: Report) -> list[str]:
+    """What is not a metric and no check: looks, the method, whether the effect lasts, where it differs."""
+    lines = []
+    if report.looks:
+        lines.append(f"look {report.looks['look']} of {report.looks['of']} that were planned; intervals allow for it")
+    if report.method not in ("", "Welch"):
+        lines.append(f"estimated by {report.method}")
+    for row in report.novelty.get("variants", []):
+        if "steady" in row:
+            early, steady = (change_or_dash(row[name]["rel_effect_size"]) for name in ("early", "steady"))
+            word = "! not stable" if row["stable"] is False else "lasting"
+            first, late = report.novelty["early_days"], report.novelty["late_from"]
+            lines.append(
+                f"{word}: {row['variant']} {early} in a unit's first {first} days, {steady} from day {late} on"
+            )
+    for row in report.heterogeneity:
+        if row["pvalue_bh"] is not None and row["pvalue_bh"] < ALARM:
+            name = row["name"].replace("_", " ")
+            lines.append(
+                f"! {row['variant']}: the effect on {name} differs by {row['segment']}, p = {row['pvalue']:.2g}"
+            )
+    return lines
+
+
+def change_or_dash(share: float | None) -> str:
+    """A relative change in percent, or a dash where there is none."""
+    return "-" if share is None else f"{100 * share:+.1f} %"
 
 
 def _headline(report: Report) -> RenderableType:

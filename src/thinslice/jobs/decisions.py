@@ -23,7 +23,7 @@ def settle(lake: Lake, experiment: Experiment, report: Report, now: datetime) ->
         now: The moment of the report, aware.
     """
     started = experiment.started_at is not None
-    if not (started and has_ended(experiment, now) and sum(report.units.values())):
+    if not (started and has_ended(experiment, now) and any(report.units.values())):
         return report
     found = recorded(lake, experiment.tenant, experiment.name)
     if found is None:

@@ -22,6 +22,7 @@ from thinslice.store.keys import key_id
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
+from thinslice.web.evidence import lasting, method, parts
 from thinslice.web.login import COOKIE, COOKIE_LIFE_S, Visitor, redeem_token, same_origin, seal, visitor_of
 
 TICK_S = 2.0
@@ -263,7 +264,10 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
                 "levels": [wording.level(mean, unit, money) for mean in (row.mean_control, row.mean_treatment)],
             }
         )
-    return {"rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), **goal_curve(report)}
+    return {
+        "rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), "method": method(report),
+        "lasting": lasting(report), "parts": parts(report), **goal_curve(report),
+    }  # fmt: skip
 
 
 def goal_curve(report: Report) -> dict[str, Any]:
@@ -296,7 +300,9 @@ def _bounds(value: Any) -> charts.Bounds | None:
 
 
 def _always(row: dict[str, Any]) -> charts.Bounds | None:
-    """The always-valid interval on the relative scale: it is kept as an absolute one."""
+    """The always-valid interval on the relative scale; older reports hold only the absolute one."""
+    if row.get("always_valid_rel_ci") is not None:
+        return _bounds(row["always_valid_rel_ci"])
     bounds, effect, relative = _bounds(row["always_valid_ci"]), row["effect_size"], row["rel_effect_size"]
     if bounds is None or not effect or relative is None:
         return None
