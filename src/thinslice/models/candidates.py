@@ -171,10 +171,8 @@ class Candidates:
         )
         heard, given, _ = self.knn.terms(session, codes)
         votes = float(total[0, 0])
-        if votes > 0:
-            place = {code: number for number, code in enumerate(known.tolist())}
-            for number, code in enumerate(heard.tolist()):
-                shares[:, place[code]] += float(self._blend[0]) * given[:, number] / votes
+        if votes > 0:  # session kNN looks at fewer of the newest clicks: its items are the first ones
+            shares[:, : len(heard)] += float(self._blend[0]) / votes * given
         return known, shares
 
     def _asked(self, room: Any) -> tuple[Any, ...]:

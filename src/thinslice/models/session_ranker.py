@@ -202,6 +202,8 @@ class SessionRanker:
             if stop >= found.candidates:
                 break
             first, stop = stop, stop + BLOCKS * self._block
+        if len(codes) == 1:
+            return codes[0], scores[0]
         if not codes:
             return np.empty(0, np.int32), np.empty(0, np.float64)
         return np.concatenate(codes), np.concatenate(scores)
@@ -210,8 +212,9 @@ class SessionRanker:
         """The scores of candidates number `first` and on: that of the trees less what a later block gives away."""
         if self._second is None or not len(found.codes):
             return found.blended.astype(np.float64)
-        block = (first + np.arange(len(found.codes))) // self._block
-        score: NDArray[np.float64] = self._second.predict(found.rows) + TIE * found.blended - self._span * block
+        score: NDArray[np.float64] = self._second.predict(found.rows) + TIE * found.blended
+        if first + len(found.codes) > self._block:
+            score -= self._span * ((first + np.arange(len(found.codes))) // self._block)
         return score
 
     def explain(self, session: Sequence[str], item_id: str) -> Reason:
@@ -256,15 +259,15 @@ class SessionRanker:
         Returns:
             One session item an item, None where no session item proposes it.
         """
-        codes = self._vocabulary.codes(item_ids)
-        inside = np.unique(codes[codes >= 0])
-        known, parts = self._first.parts(self._vocabulary.codes(session), inside)
-        if not len(known) or not len(inside):
+        find = self._vocabulary.code.get
+        codes = list(dict.fromkeys(code for item_id in item_ids if (code := find(item_id)) is not None))
+        known, parts = self._first.parts(self._vocabulary.codes(session), np.array(codes, dtype=np.int32))
+        if not len(known) or not codes:
             return [None] * len(item_ids)
         names = [self._vocabulary[code] for code in known.tolist()]
-        strongest = zip(inside.tolist(), parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
+        strongest = zip(codes, parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
         by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
-        return [by_code.get(code) for code in codes.tolist()]
+        return [by_code.get(find(item_id, -1)) for item_id in item_ids]
 
     def _blocks_with(self, session: NDArray[np.int32], wanted: NDArray[np.int32]) -> Iterator[tuple[Found, int]]:
         """Candidates of a session in blocks, with the rank of the first of each, until all wanted items came."""
