@@ -28,7 +28,7 @@ def steered(rng, effect_size=0.0, batches=20, size=500, arms=2):
     wins, losses, share = np.ones(arms), np.ones(arms), np.full(arms, 1 / arms)
     rows = []
     for batch in range(batches):
-        arm = rng.choice(arms, size, p=share)
+        arm = np.searchsorted(share.cumsum()[:-1], rng.random(size))
         before = rng.normal(size=size)
         rate = 0.05 + 0.05 * batch / (batches - 1) + effect_size * (arm == 1) + 0.02 * (before > 0)
         visits = 1 + rng.poisson(1, size)

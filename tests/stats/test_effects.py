@@ -177,3 +177,73 @@ def test_very_small_and_very_large_numbers_are_numbers_all_the_same(scale):
     got = effect(*(sample(arm, Quotient("y")) for arm in arms))
     assert got.pvalue == pytest.approx(effect(Sample(3, 7 / 3, 7 / 3), Sample(4, 3.25, 83 / 12)).pvalue, rel=1e-6)
     assert all(math.isfinite(end) for end in (*got.effect_size_ci, *got.rel_effect_size_ci))
+
+
+def test_cuped_is_lins_regression_with_robust_errors():
+    """Outcome on variant, centered covariate and both together, HC2 errors: the same effect but for noise in theta."""
+    control, treatment = two_arms()
+    y = np.concatenate([control["revenue"], treatment["revenue"]])
+    x = np.concatenate([control["before"], treatment["before"]])
+    w = np.repeat([0.0, 1.0], (len(control["revenue"]), len(treatment["revenue"])))
+    x = x - x.mean()
+    design = np.column_stack([np.ones(y.size), w, x, w * x])
+    bread = np.linalg.inv(design.T @ design)
+    found = bread @ design.T @ y
+    leverage = np.einsum("ij,jk,ik->i", design, bread, design)
+    robust = bread @ (design.T * ((y - design @ found) ** 2 / (1 - leverage))) @ design @ bread
+    got = ours(Quotient("revenue"), Quotient("before"))
+    assert got.effect_size == pytest.approx(found[1], abs=0.05 * got.se)
+    assert got.se == pytest.approx(robust[1, 1] ** 0.5, rel=0.01)
+
+
+def test_a_covariate_that_is_a_ratio_takes_its_share_off_a_ratio():
+    rng = np.random.default_rng(0)
+    arms = []
+    for _ in range(2):
+        liking, before, sessions = rng.beta(2, 8, 3_000), rng.poisson(10, 3_000) + 1, rng.poisson(10, 3_000) + 1
+        arms.append(
+            moments(
+                {
+                    "orders": rng.binomial(sessions, liking), "sessions": sessions,
+                    "orders_before": rng.binomial(before, liking), "before": before,
+                }
+            )
+        )  # fmt: skip
+    metric, past = Quotient("orders", "sessions"), Quotient("orders_before", "before")
+    plain = effect(*(sample(arm, metric) for arm in arms))
+    helped = effect(*(sample(arm, metric, covariate=past, pooled=merge(arms)) for arm in arms))
+    assert helped.se < 0.9 * plain.se
+    assert helped.effect_size_ci[0] <= 0 <= helped.effect_size_ci[1]
+
+
+def spending(rng, n, lift=1.0):
+    """One in ten buys, a few buy very much; who did so before does so again."""
+    liking = rng.normal(size=n)
+    buys = rng.random(n) < 0.1
+    sessions = rng.poisson(2, n) + 1
+    return {
+        "revenue": lift * buys * np.exp(3 + 0.7 * liking + 0.7 * rng.normal(size=n)), "sessions": sessions,
+        "before": np.exp(0.7 * liking),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lift", [1.0, 1.05, 1.2])
+def test_revenue_with_many_zeros_and_long_tails_is_judged_as_often_right_as_promised(lift):
+    """2,000 runs each: rejection at no effect and coverage of the absolute and relative interval."""
+    rng = np.random.default_rng(0)
+    runs, mean = 2_000, 0.1 * math.exp(3 + 0.49)
+    questions = {
+        "mean": (Quotient("revenue"), None, mean),
+        "ratio": (Quotient("revenue", "sessions"), None, mean / 3),
+        "cuped": (Quotient("revenue"), Quotient("before"), mean),
+    }
+    missed = dict.fromkeys([f"{name} {scale}" for name in questions for scale in ("", "%")], 0)
+    for _ in range(runs):
+        arms = [moments(spending(rng, 2_000)), moments(spending(rng, 2_000, lift))]
+        for name, (metric, covariate, truth) in questions.items():
+            got = effect(*(sample(arm, metric, covariate=covariate, pooled=merge(arms)) for arm in arms))
+            low, high = got.effect_size_ci
+            missed[f"{name} "] += not low <= truth * (lift - 1) <= high
+            missed[f"{name} %"] += not got.rel_effect_size_ci[0] <= lift - 1 <= got.rel_effect_size_ci[1]
+    assert all(0.037 <= count / runs <= 0.063 for count in missed.values()), missed

@@ -96,21 +96,23 @@ def cells_of(
         raise StatisticsError(f"{labels.size} units and {len(names)} variants, but propensities of {shares.shape}.")
     if not np.isfinite(shares).all() or (shares < 0).any() or (np.abs(shares.sum(axis=1) - 1) > 1e-6).any():
         raise StatisticsError("propensities have to lie between 0 and 1 and sum to 1 in every row.")
-    order = {name: place for place, name in enumerate(names)}
-    unknown = sorted(set(np.unique(labels).tolist()) - set(order))
+    code = np.full(labels.size, -1, dtype=np.intp)
+    for place, name in enumerate(names):
+        code[labels == name] = place
+    unknown = sorted(set(labels[code < 0].tolist()))
     if unknown:
         raise StatisticsError(f"variant {unknown[0]!r} has no propensity (there is: {', '.join(names)}).")
-    known, code = np.unique(labels, return_inverse=True)
-    code = np.array([order[name] for name in known.tolist()], dtype=np.intp)[code]
     impossible = int((shares[np.arange(labels.size), code] <= 0).sum())
     if impossible:
         raise StatisticsError(f"{impossible} units were served a variant that had probability 0.")
     data = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
     keys = np.column_stack([np.asarray(batch, dtype=np.float64), shares])
-    groups, group = np.unique(keys, axis=0, return_inverse=True)
-    slot = group.ravel() * len(names) + code
-    rows = np.argsort(slot, kind="stable")
-    starts = np.searchsorted(slot[rows], np.arange(len(groups) * len(names) + 1))
+    rows = np.lexsort((code, *keys.T[::-1]))
+    is_new = np.ones(labels.size, dtype=bool)
+    is_new[1:] = (np.diff(keys[rows], axis=0) != 0).any(axis=1)
+    groups = keys[rows][is_new]
+    slot = (is_new.cumsum() - 1) * len(names) + code[rows]
+    starts = np.searchsorted(slot, np.arange(len(groups) * len(names) + 1))
     found = []
     for place, row in enumerate(groups):
         held = {}

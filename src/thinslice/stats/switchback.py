@@ -89,8 +89,8 @@ def switchback_blocks(
     return Blocks(
         names,
         side[start],
-        np.bincount(code[kept], weights=top[kept], minlength=size),
-        np.bincount(code[kept], weights=bottom[kept], minlength=size),
+        np.bincount(code[kept], weights=top[kept], minlength=size).astype(np.float64),
+        np.bincount(code[kept], weights=bottom[kept], minlength=size).astype(np.float64),
     )
 
 
