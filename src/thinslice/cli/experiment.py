@@ -1,13 +1,22 @@
-"""`thinslice experiment`: start, stop, report and list experiments; analyze one that ran elsewhere."""
+"""`thinslice experiment`: design, start, stop, report and list experiments; analyze one that ran elsewhere."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from thinslice.cli.experiment_conduct import (
+    backtest,
+    chosen_tenant,
+    holdout,
+    print_shares,
+    ramp,
+    row_of,
+    tenant_option,
+)
+from thinslice.cli.experiment_design import design
 from thinslice.cli.workspace import json_option, print_json, workspace_option
-from thinslice.errors import BadInput
 from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
 
@@ -15,70 +24,75 @@ if TYPE_CHECKING:
     from thinslice.serving.experiments import BrokenExperiment
 
 
-@click.group("experiment", short_help="Start, stop, report and list experiments; analyze a file.")
+@click.group("experiment", short_help="Design, start, ramp, stop and report experiments; analyze a file.")
 def command() -> None:
-    """Start, stop, report and list experiments; analyze one that ran elsewhere."""
+    """Design, start, ramp, stop, report and list experiments; holdout, backtest; analyze one that ran elsewhere."""
 
 
-def _tenant_option(function: Any) -> Any:
-    return click.option("--tenant", default=None, help="Whose; may be left out when the workspace has one tenant.")(
-        function
-    )
+for _part in (design, ramp, holdout, backtest):
+    command.add_command(_part)
 
 
 @command.command("start")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@_tenant_option
+@tenant_option
 @workspace_option
 @json_option
 def start(file: Path, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Check the experiment in FILE (TOML) and start it; a running service follows within a second."""
+    from thinslice.jobs.conduct import start_experiment
+
     settings = read_settings(workspace)
-    name = _tenant(workspace, tenant)
+    name = chosen_tenant(workspace, tenant)
     experiment = start_experiment(workspace, name, file.read_bytes(), str(file), datetime.now(UTC))
     if as_json:
-        print_json(_row(experiment))
+        print_json(row_of(experiment))
         return
     until = "until it is stopped" if experiment.ends_at is None else f"until {experiment.ends_at:%Y-%m-%d %H:%M} UTC"
     title = settings.tenant(name).title or name
     click.echo(f"{experiment.name} runs for {title} {until}.")
-    for variant in experiment.variants:
-        role = "control" if variant.name == experiment.control_name else "treatment"
-        share = variant.weight * experiment.coverage
-        click.echo(f"  {variant.name:<20} {share:6.1%} of {experiment.unit}s  policy {variant.policy} ({role})")
+    print_shares(experiment)
 
 
 @command.command("stop")
 @click.argument("name")
-@_tenant_option
+@tenant_option
 @workspace_option
 @json_option
 def stop(name: str, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Stop the experiment NAME: everybody gets the default policy again; what was learned stays."""
-    experiment = stop_experiment(workspace, _tenant(workspace, tenant), name, datetime.now(UTC))
+    from thinslice.jobs.conduct import stop_experiment
+
+    experiment = stop_experiment(workspace, chosen_tenant(workspace, tenant), name, datetime.now(UTC))
     if as_json:
-        print_json(_row(experiment))
+        print_json(row_of(experiment))
     else:
         click.echo(f"{experiment.name} is stopped. `thinslice experiment report {experiment.name}` says what it told.")
 
 
 @command.command("report")
 @click.argument("name")
-@_tenant_option
+@tenant_option
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as one HTML file.")
 @workspace_option
 @json_option
-def report(name: str, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
+def report(name: str, tenant: str | None, html: Path | None, workspace: Workspace, as_json: bool) -> None:
     """Measure the experiment NAME now: decision, checks, effects with intervals."""
     from thinslice.jobs.measure import measure, read_experiment
 
-    of = _tenant(workspace, tenant)
+    of = chosen_tenant(workspace, tenant)
     experiment = read_experiment(workspace, of, name)
     result = measure(workspace, of, name, datetime.now(UTC))
-    _show(result, as_json, experiment=experiment, currency=read_settings(workspace).tenant(of).currency)
+    currency = read_settings(workspace).tenant(of).currency
+    if html is not None:
+        from thinslice.cli.experiment_page import page
+
+        html.write_text(page(experiment, result, currency), encoding="utf-8")
+    _show(result, as_json, experiment=experiment, currency=currency)
 
 
 @command.command("list")
-@_tenant_option
+@tenant_option
 @workspace_option
 @json_option
 def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
@@ -89,7 +103,7 @@ def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     if tenant is not None:
         settings.tenant(tenant)
     found, broken = read_experiments(workspace.experiments, tenant)
-    rows = [_row(experiment) for experiment in found] + [_broken_row(each) for each in broken]
+    rows = [row_of(experiment) for experiment in found] + [_broken_row(each) for each in broken]
     rows.sort(key=lambda row: (row["tenant"], row["name"]))
     for each in broken:
         click.echo(f"Warning: {each.reason}", err=True)
@@ -148,104 +162,10 @@ def analyze(
     _show(analyze_file(file, ask, datetime.now(UTC)), as_json)
 
 
-def start_experiment(workspace: Workspace, tenant: str, text: str | bytes, where: str, now: datetime) -> Experiment:
-    """Writes a checked experiment with its start, and its planned end when it has `days`, into the workspace.
-
-    Raises:
-        BadInput: It runs already, ran under this name before, isolates training where another one does, or names a
-            policy that the tenant has not.
-    """
-    import msgspec
-
-    from thinslice.experiments import dump_experiment, is_running, parse_experiment
-    from thinslice.jobs.measure import experiment_file
-    from thinslice.serving.experiments import read_experiments
-    from thinslice.settings import BUILT_IN_POLICIES
-
-    known = {**BUILT_IN_POLICIES, **read_settings(workspace).tenant(tenant).policies}
-    experiment = parse_experiment(text, tenant, where)
-    for variant in experiment.variants:
-        if variant.policy not in known:
-            raise BadInput(f"{where}: there is no policy {variant.policy!r} (there is: {', '.join(sorted(known))}).")
-    path = experiment_file(workspace, tenant, experiment.name)
-    others, broken = read_experiments(workspace.experiments, tenant)
-    if path.is_file() and parse_experiment(path.read_bytes(), tenant, str(path)).started_at is not None:
-        raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
-    if broken and experiment.training == "isolated":
-        raise BadInput(
-            f"{broken[0].reason} So it cannot be told whether it isolates training on placement "
-            f"{experiment.placement!r} too.",
-            hint='Repair that file or move it away, or set training = "shared".',
-        )
-    for other in others:
-        if other.name == experiment.name:
-            continue
-        same_place = "*" in (other.placement, experiment.placement) or other.placement == experiment.placement
-        if is_running(other) and same_place and "isolated" == other.training == experiment.training:
-            raise BadInput(
-                f"experiment {other.name!r} isolates training on placement {other.placement!r} already.",
-                hint='Stop it, choose another placement, or set training = "shared".',
-            )
-    start = experiment.started_at or now
-    ends = experiment.ends_at or (None if experiment.days is None else start + timedelta(days=experiment.days))
-    started = msgspec.structs.replace(experiment, started_at=start, ends_at=ends, stopped_at=None)
-    _write(path, dump_experiment(started))
-    return started
-
-
-def stop_experiment(workspace: Workspace, tenant: str, name: str, now: datetime) -> Experiment:
-    """Writes the stop into an experiment's file.
-
-    Raises:
-        BadInput: It is not running.
-    """
-    import msgspec
-
-    from thinslice.experiments import dump_experiment, is_running
-    from thinslice.jobs.measure import experiment_file, read_experiment
-
-    experiment = read_experiment(workspace, tenant, name)
-    if not is_running(experiment):
-        raise BadInput(f"experiment {name!r} is not running.", hint="`thinslice experiment list` shows which are.")
-    stopped = msgspec.structs.replace(experiment, stopped_at=now)
-    _write(experiment_file(workspace, tenant, name), dump_experiment(stopped))
-    return stopped
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-
-
-def _tenant(workspace: Workspace, tenant: str | None) -> str:
-    settings = read_settings(workspace)
-    if tenant is None:
-        if len(settings.tenants) != 1:
-            known = ", ".join(sorted(settings.tenants)) or "none"
-            raise BadInput(f"--tenant is needed: the workspace has {len(settings.tenants)} tenants ({known}).")
-        return next(iter(settings.tenants))
-    settings.tenant(tenant)
-    return tenant
-
-
-def _row(experiment: Experiment) -> dict[str, Any]:
-    status = "running"
-    if experiment.started_at is None:
-        status = "draft"
-    elif experiment.stopped_at is not None:
-        status = "stopped"
-    times = {name: getattr(experiment, name) for name in ("started_at", "ends_at", "stopped_at")}
-    return {
-        "name": experiment.name, "tenant": experiment.tenant, "status": status, "control": experiment.control_name,
-        "variants": [variant.name for variant in experiment.variants],
-        **{name: None if at is None else at.isoformat() for name, at in times.items()},
-    }  # fmt: skip
-
-
 def _broken_row(broken: "BrokenExperiment") -> dict[str, Any]:
-    nothing = dict.fromkeys(("control", "started_at", "ends_at", "stopped_at"))
+    nothing = dict.fromkeys(
+        ("kind", "control", "coverage", "weights", "allocation_version", "started_at", "ends_at", "stopped_at")
+    )
     return {
         "name": broken.name, "tenant": broken.tenant, "status": "broken", **nothing, "variants": [],
         "file": broken.file, "error": broken.reason,

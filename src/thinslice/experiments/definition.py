@@ -189,7 +189,10 @@ def with_start(experiment: Experiment, now: datetime) -> Experiment:
     """
     start = experiment.started_at or now
     ends = experiment.ends_at or (None if experiment.days is None else start + timedelta(days=experiment.days))
-    started = msgspec.structs.replace(experiment, started_at=start, ends_at=ends, stopped_at=None, history=[])
+    metrics = experiment.metrics or list(DEFAULT_METRICS)
+    started = msgspec.structs.replace(
+        experiment, started_at=start, ends_at=ends, stopped_at=None, history=[], metrics=metrics
+    )
     return _signed(msgspec.structs.replace(started, history=[_in_force(started, start)]))
 
 

@@ -1,0 +1,379 @@
+"""Conducts experiments: start, stop, ramp, a global holdout, a backtest; each writes one file."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from thinslice.errors import BadInput, NotReady, UnknownName
+from thinslice.experiments import assign, dump_experiment, is_running, parse_experiment, with_allocation, with_start
+from thinslice.experiments.assign import GRAPHS, UNCHANGED, unit_key
+from thinslice.experiments.communities import Communities, communities, labels_of, seen_together
+from thinslice.experiments.unit_map import UnitMap
+from thinslice.jobs.measure import experiment_file, read_experiment
+from thinslice.records import Experiment, Variant
+from thinslice.serving.experiments import read_experiments
+from thinslice.serving.unit_maps import GRAPH, KEPT, unit_map_file, write_unit_map
+from thinslice.settings import BUILT_IN_POLICIES, Workspace, read_settings
+from thinslice.store.lake import Lake
+
+HOLDOUT = "holdout"
+"""The name of a tenant's global holdout."""
+
+HELD, MEASURED = "held", "measured"
+"""Its variants: who is spared what is shipped and tested, and as many who live like everybody."""
+
+LARGEST_SHARE = 0.02
+"""No community of a graph has more than this share of all nodes, so that 50 clusters or more can be compared."""
+
+GRAPH_DAYS = 90
+"""Items are tied by the sessions of so many days."""
+
+
+class Ramped(NamedTuple):
+    """What a ramp brought.
+
+    Attributes:
+        experiment: As it runs now.
+        kept: Units that keep their first variant although the new weights would move them.
+    """
+
+    experiment: Experiment
+    kept: int
+
+
+def start_experiment(workspace: Workspace, tenant: str, text: str | bytes, where: str, now: datetime) -> Experiment:
+    """Writes a checked experiment with its start, and its planned end when it has `days`, into the workspace.
+
+    Raises:
+        BadInput: It runs already, ran under this name before, isolates training where another one does, takes a range
+            of its layer that another one has, or names a policy that the tenant has not.
+        NotReady: Its clusters are communities of a graph, and the lake holds no ties.
+    """
+    experiment = parse_experiment(text, tenant, where)
+    if experiment.kind == "holdout":
+        raise BadInput(f"{where}: a holdout is started by `thinslice experiment holdout start`.")
+    return _start(workspace, experiment, where, now)
+
+
+def stop_experiment(workspace: Workspace, tenant: str, name: str, now: datetime) -> Experiment:
+    """Writes the stop into an experiment's file, also when the file was edited after the start.
+
+    Raises:
+        BadInput: It is not running.
+    """
+    path = experiment_file(workspace, tenant, name)
+    if path.is_file():
+        experiment = parse_experiment(path.read_bytes(), tenant, str(path), edited=True)
+    else:
+        experiment = read_experiment(workspace, tenant, name)
+    if not is_running(experiment):
+        raise BadInput(f"experiment {name!r} is not running.", hint="`thinslice experiment list` shows which are.")
+    stopped = msgspec.structs.replace(experiment, stopped_at=now)
+    _write(path, dump_experiment(stopped))
+    return stopped
+
+
+def ramp_experiment(
+    workspace: Workspace,
+    tenant: str,
+    name: str,
+    now: datetime,
+    *,
+    coverage: float | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Ramped:
+    """Changes an experiment's coverage or weights from now on: a new allocation version, noted in its history.
+
+    A larger coverage moves nobody. Other weights would: with `sticky`, units that were served before keep their first
+    variant, and go on to be logged with the probabilities under which they were drawn.
+
+    Args:
+        workspace: Whose.
+        tenant: Whose.
+        name: The experiment's.
+        now: Aware.
+        coverage: The new share of units that take part.
+        weights: Variant → new weight.
+
+    Raises:
+        BadInput: It does not run, is a switchback, or the change does not hold together.
+    """
+    experiment = read_experiment(workspace, tenant, name)
+    if not is_running(experiment):
+        raise BadInput(f"experiment {name!r} is not running.", hint="`thinslice experiment list` shows which are.")
+    if experiment.unit == "block":
+        raise BadInput(f"experiment {name!r} is a switchback: its blocks are dealt out until its end.")
+    ramped = with_allocation(experiment, now, coverage=coverage, weights=weights)
+    kept = 0
+    if experiment.sticky and weights:
+        labels = first_variants(workspace, ramped, now)
+        kept = len(labels)
+        write_unit_map(unit_map_file(workspace.experiments / tenant, name, KEPT), UnitMap(labels))
+    _write(experiment_file(workspace, tenant, name), dump_experiment(ramped))
+    return Ramped(ramped, kept)
+
+
+def first_variants(workspace: Workspace, experiment: Experiment, now: datetime) -> dict[str, str]:
+    """Key of a unit → `version:variant` of its first exposure, of those that would see another variant now."""
+    since = experiment.started_at or datetime.fromtimestamp(0, UTC)
+    connection = Lake(workspace.lake).connect(tenant=experiment.tenant)
+    try:
+        rows = connection.execute(
+            """
+            SELECT unit_id, epoch(occurred_at), variant, allocation_version FROM exposure_variants
+            WHERE experiment = ? AND unit_id IS NOT NULL AND NOT shadow AND occurred_at >= ? AND occurred_at <= ?
+            ORDER BY occurred_at, recommendation_id
+            """,
+            [experiment.name, since, now],
+        ).fetchall()
+    finally:
+        connection.close()
+    first: dict[str, tuple[str, str, float]] = {}
+    for unit_id, at, variant, version in rows:
+        first.setdefault(unit_key(experiment, unit_id, at), (unit_id, f"{version}:{variant}", at))
+    return {
+        key: label
+        for key, (unit_id, label, at) in first.items()
+        if assign(experiment, unit_id, at).variant != label.partition(":")[2]
+    }
+
+
+def start_holdout(
+    workspace: Workspace,
+    tenant: str,
+    share: float,
+    now: datetime,
+    *,
+    policy: str | None = None,
+    days: float | None = None,
+) -> Experiment:
+    """Spares a share of visitors all that is tested and shipped from now on, and measures them against as many others.
+
+    Args:
+        workspace: Whose.
+        tenant: Whose.
+        share: Of the visitors, 0..0.5; as many more are the measured control.
+        now: Aware.
+        policy: What those held out see; None is what is the tenant's default policy now.
+        days: How long.
+
+    Raises:
+        BadInput: A holdout runs already, or the share is none.
+    """
+    if not 0 < share <= 0.5:
+        raise BadInput(f"a holdout of {share:g} cannot be: it and its measured control of the same size share 1.")
+    shop = read_settings(workspace).tenant(tenant)
+    others, _ = read_experiments(workspace.experiments, tenant)
+    running = [each.name for each in others if each.kind == "holdout" and is_running(each)]
+    if running:
+        raise BadInput(f"tenant {tenant!r} has a holdout already ({running[0]}).", hint="Stop it first.")
+    names = {each.name for each in others}
+    name = next(each for each in (HOLDOUT, *(f"{HOLDOUT}-{n}" for n in range(2, 10_000))) if each not in names)
+    experiment = Experiment(
+        name=name, tenant=tenant, kind="holdout", control=HELD, coverage=2 * share, training="shared", days=days,
+        hypothesis="All that was tested and shipped since, taken together, helps.",
+        variants=[
+            Variant(name=HELD, policy=policy or shop.default_policy, weight=0.5),
+            Variant(name=MEASURED, policy=UNCHANGED, weight=0.5),
+        ],
+    )  # fmt: skip
+    return _start(workspace, experiment, "the holdout", now)
+
+
+def stop_holdout(workspace: Workspace, tenant: str, now: datetime) -> Experiment:
+    """Ends the running holdout.
+
+    Raises:
+        UnknownName: None runs.
+    """
+    return stop_experiment(workspace, tenant, running_holdout(workspace, tenant).name, now)
+
+
+def running_holdout(workspace: Workspace, tenant: str) -> Experiment:
+    """The tenant's running holdout.
+
+    Raises:
+        UnknownName: None runs.
+    """
+    others, _ = read_experiments(workspace.experiments, tenant)
+    found = [each for each in others if each.kind == "holdout" and is_running(each)]
+    if not found:
+        raise UnknownName(
+            f"tenant {tenant!r} has no holdout.", hint="`thinslice experiment holdout start --share 0.05` starts one."
+        )
+    return found[0]
+
+
+def start_backtest(
+    workspace: Workspace,
+    tenant: str,
+    name: str,
+    share: float,
+    now: datetime,
+    *,
+    variant: str | None = None,
+    days: float | None = None,
+) -> Experiment:
+    """After a decision to ship: gives a share of units the old policy back, and compares them with as many others.
+
+    The old policy is the control, so that its effects read like those of the experiment that was decided.
+
+    Args:
+        workspace: Whose.
+        tenant: Whose.
+        name: The experiment that was decided.
+        share: Of the units, 0..0.5, that get the old policy back.
+        now: Aware.
+        variant: Which one was shipped; may be left out when there was one treatment.
+        days: How long; None is as long as the experiment was planned.
+
+    Raises:
+        BadInput: The experiment still runs or never ran, the share is none, or it is not clear what was shipped.
+    """
+    before = read_experiment(workspace, tenant, name)
+    if before.stopped_at is None:
+        state = "still runs" if before.started_at else "never ran"
+        raise BadInput(f"experiment {name!r} {state}; a backtest comes after a decision.", hint="Stop it first.")
+    if not 0 < share <= 0.5:
+        raise BadInput(f"a backtest of {share:g} cannot be: the old policy and as many others share 1.")
+    if before.kind == "holdout" or before.unit == "block":
+        raise BadInput(f"experiment {name!r} is a {'holdout' if before.kind == 'holdout' else 'switchback'}.")
+    treatments = {each.name: each for each in before.variants if each.name != before.control_name}
+    if variant is None and len(treatments) > 1:
+        raise BadInput(f"{name!r} had {len(treatments)} treatments; --variant says which was shipped.")
+    shipped = treatments.get(variant or next(iter(treatments)))
+    if shipped is None:
+        raise UnknownName(f"{name!r} has no treatment {variant!r} (there is: {', '.join(treatments)}).")
+    old = next(each for each in before.variants if each.name == before.control_name)
+    others, _ = read_experiments(workspace.experiments, tenant)
+    names = {each.name for each in others}
+    stem = f"{name[:54]}-backtest"
+    free = next(each for each in (stem, *(f"{stem[:60]}-{n}" for n in range(2, 1_000))) if each not in names)
+    experiment = msgspec.structs.replace(
+        before,
+        name=free, kind="backtest", of=name, control=old.name, coverage=2 * share, training="shared", layer="",
+        layer_range=(0.0, 1.0), hypothesis=f"{shipped.name} still helps.", days=days or before.days, looks=None,
+        allocation="fixed", allocation_version=1, started_at=None, ends_at=None, stopped_at=None, history=[],
+        fingerprint={},
+        variants=[msgspec.structs.replace(each, weight=0.5, forced=[]) for each in (old, shipped)],
+    )  # fmt: skip
+    return _start(workspace, experiment, "the backtest", now)
+
+
+def graph_communities(workspace: Workspace, experiment: Experiment, now: datetime) -> tuple[list[str], Communities]:
+    """The communities of a tenant's graph: ids, and who belongs together.
+
+    Args:
+        workspace: Whose.
+        experiment: Its `cluster` says which graph: items that follow each other in sessions, or people by edges.
+        now: Aware; ties after it are left out.
+
+    Raises:
+        NotReady: There are no ties.
+    """
+    connection = Lake(workspace.lake).connect(tenant=experiment.tenant)
+    try:
+        if experiment.cluster == "people-graph":
+            rows = connection.execute(
+                "SELECT from_id, to_id, weight FROM edges WHERE kind != 'block' AND occurred_at <= ? ORDER BY ALL",
+                [now],
+            ).fetchall()
+        else:
+            rows = connection.execute(
+                f"""
+                SELECT coalesce(session_id, visitor_id) AS who, item_id FROM events
+                WHERE item_id IS NOT NULL AND coalesce(session_id, visitor_id) IS NOT NULL AND NOT is_bot
+                  AND NOT duplicate AND consent = 'personalization' AND name IN ('view_item', 'add_to_cart')
+                  AND occurred_at <= ? AND occurred_at > CAST(? AS TIMESTAMPTZ) - INTERVAL {GRAPH_DAYS} DAY
+                ORDER BY who, occurred_at, event_id
+                """,
+                [now, now],
+            ).fetchall()
+    finally:
+        connection.close()
+    people = experiment.cluster == "people-graph"
+    ids = sorted({node for row in rows for node in (row[:2] if people else row[1:])})
+    code = {name: place for place, name in enumerate(ids)}
+    if people:
+        ends = ([code[row[0]] for row in rows], [code[row[1]] for row in rows])
+        weights = [max(float(row[2] or 1.0), 1e-9) for row in rows]
+    else:
+        first, second, count = seen_together(
+            np.array([row[0] for row in rows], dtype=object), [code[row[1]] for row in rows]
+        )
+        ends, weights = (first.tolist(), second.tolist()), count.astype(float).tolist()
+    if not ends[0]:
+        what = "no edges" if people else "no sessions with two items"
+        raise NotReady(f"tenant {experiment.tenant!r} has {what}, so {experiment.cluster} has no communities.")
+    largest = max(2, int(LARGEST_SHARE * len(ids)))
+    return ids, communities(len(ids), ends, weights, rng=np.random.default_rng(0), largest=largest)
+
+
+def _start(workspace: Workspace, experiment: Experiment, where: str, now: datetime) -> Experiment:
+    tenant = experiment.tenant
+    known = {**BUILT_IN_POLICIES, **read_settings(workspace).tenant(tenant).policies}
+    for variant in experiment.variants:
+        if variant.policy == UNCHANGED and experiment.training == "isolated":
+            raise BadInput(
+                f"{where}: {variant.name!r} leaves the placement unchanged, so it has no model to learn apart.",
+                hint='Name its policy, or set training = "shared".',
+            )
+        if variant.policy not in known and variant.policy != UNCHANGED:
+            there = ", ".join(sorted([*known, UNCHANGED]))
+            raise BadInput(f"{where}: there is no policy {variant.policy!r} (there is: {there}).")
+    path = experiment_file(workspace, tenant, experiment.name)
+    others, broken = read_experiments(workspace.experiments, tenant)
+    if path.is_file() and parse_experiment(path.read_bytes(), tenant, str(path), edited=True).started_at is not None:
+        raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
+    if broken and experiment.training == "isolated":
+        raise BadInput(
+            f"{broken[0].reason} So it cannot be told whether it isolates training on placement "
+            f"{experiment.placement!r} too.",
+            hint='Repair that file or move it away, or set training = "shared".',
+        )
+    running = [each for each in others if is_running(each) and each.name != experiment.name]
+    for other in running:
+        same_place = "*" in (other.placement, experiment.placement) or other.placement == experiment.placement
+        if same_place and "isolated" == other.training == experiment.training:
+            raise BadInput(
+                f"experiment {other.name!r} isolates training on placement {other.placement!r} already.",
+                hint='Stop it, choose another placement, or set training = "shared".',
+            )
+    _check_layer(experiment, [each for each in running if experiment.layer and each.layer == experiment.layer])
+    started = with_start(experiment, now)
+    if experiment.cluster in GRAPHS:
+        ids, found = graph_communities(workspace, started, now)
+        write_unit_map(unit_map_file(path.parent, experiment.name, GRAPH), UnitMap(labels_of(ids, found)))
+    _write(path, dump_experiment(started))
+    return started
+
+
+def _check_layer(experiment: Experiment, beside: Sequence[Experiment]) -> None:
+    """Refuses a range that another experiment of the layer has, or a unit that cannot exclude the others'."""
+    low, high = experiment.layer_range
+    for other in beside:
+        if other.unit != experiment.unit:
+            raise BadInput(
+                f"layer {experiment.layer!r} deals out {other.unit}s (experiment {other.name!r}), "
+                f"not {experiment.unit}s."
+            )
+        if low < other.layer_range[1] and other.layer_range[0] < high:
+            taken = sorted(each.layer_range for each in beside)
+            ends = [0.0, *(edge for each in taken for edge in each), 1.0]
+            free = [f"[{a:g}, {b:g}]" for a, b in zip(ends[::2], ends[1::2], strict=True) if a < b]
+            raise BadInput(
+                f"experiment {other.name!r} has [{other.layer_range[0]:g}, {other.layer_range[1]:g}] of layer "
+                f"{experiment.layer!r}.",
+                hint=f"layer_range can lie in {' or '.join(free)}." if free else "The layer is full.",
+            )
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
