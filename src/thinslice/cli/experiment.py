@@ -16,6 +16,7 @@ from thinslice.cli.experiment_conduct import (
     tenant_option,
 )
 from thinslice.cli.experiment_design import design
+from thinslice.cli.experiment_ledger import ledger
 from thinslice.cli.workspace import json_option, print_json, workspace_option
 from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
@@ -29,7 +30,7 @@ def command() -> None:
     """Design, start, ramp, stop, report and list experiments; holdout, backtest; analyze one that ran elsewhere."""
 
 
-for _part in (design, ramp, holdout, backtest):
+for _part in (design, ramp, holdout, backtest, ledger):
     command.add_command(_part)
 
 
