@@ -1,7 +1,7 @@
 """The two-stage session ranker in process: what a query costs, what training costs, how much memory it takes.
 
-`python -m benchmarks.ranker [FOLDER OF DATA SETS] [--json]`, on diginetica. It runs in a process of its own, so that
-its peak of memory is its own; `benchmarks.knn` starts it.
+`python -m benchmarks.ranker [FOLDER OF DATA SETS] [--neural] [--json]`, on diginetica; `--neural`: the neural ranker.
+It runs in a process of its own, so that its peak of memory is its own; `benchmarks.knn` starts it.
 """
 
 import json
@@ -24,21 +24,22 @@ QUERIES = 10_000
 
 def main() -> None:
     """Prints what was measured."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     home = Path(__file__).parents[1] / ".." / "shared" / "data"
     data = Path(arguments[0] if arguments else os.environ.get("THINSLICE_DATA", home))
-    found = measure(*load(data, "diginetica", QUERIES))
+    name = "neural-ranker" if "--neural" in sys.argv else "session-ranker"
+    found = measure(*load(data, "diginetica", QUERIES), name)
     if "--json" in sys.argv:
         print(json.dumps(found))
         return
-    print(f"session-ranker on diginetica ({describe()})")
+    print(f"{name} on diginetica ({describe()})")
     for name, value in found.items():
         print(f"  {name}: {value}")
 
 
-def measure(train: Interactions, asked: Asked) -> dict[str, Any]:
-    """Trains with default settings, asks every question alone, and builds the index anew under the same trees."""
-    kind: Any = MODELS["session-ranker"]
+def measure(train: Interactions, asked: Asked, name: str) -> dict[str, Any]:
+    """Trains with default settings, asks every question alone, and builds the index anew under what was learned."""
+    kind: Any = MODELS[name]
     kind.warm()
     before = peak_mb()
     wall = time.perf_counter()
