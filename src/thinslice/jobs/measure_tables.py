@@ -69,6 +69,9 @@ def make_tables(database: Database, experiment: Experiment, until: datetime) -> 
 
 def sightings(database: Database, experiment: Experiment, until: datetime) -> dict[str, Moments]:
     """Variant → moments of the slates that a unit was served and of those that were reported as seen."""
+    tenant = text(experiment.tenant)
+    if not rows_of(database, f"SELECT 1 FROM events WHERE tenant = {tenant} AND name = 'view_item_list' LIMIT 1"):
+        return {}
     rows = f"({sightings_sql(experiment, until, units=UNITS)})"
     return moments_by(database, rows, ["served", "seen"]).get((), {})
 
@@ -133,7 +136,8 @@ def _make_periods(
     sums = ", ".join(f"sum({name}) AS {name}" for name in columns)
     period = f"least(CAST(floor((epoch(done_at) - {start!r}) / {width!r}) AS INTEGER), {PERIODS - 1})"
     age = f"CAST(floor((epoch(done_at) - epoch(first_exposure)) / {DAY_S}) AS INTEGER)"
-    deeds = acts_sql(experiment, until, units=UNITS)
+    counted = list(dict.fromkeys(["exposures", *columns]))  # each unit has an exposure, so that none gets lost
+    deeds = acts_sql(experiment, until, units=UNITS, columns=counted)
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE unit_deeds AS SELECT unit_id, key, variant, {period} AS period, {age} AS age, "
         f"{sums} FROM ({deeds}) GROUP BY ALL"

@@ -1,5 +1,6 @@
 """From events to one row per visitor and variant: the SQL, in two steps that anyone can run and read."""
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from thinslice.metrics.columns import UNIT_COLUMNS
@@ -23,7 +24,8 @@ def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
 
     Returns:
         SQL over the view `exposure_variants`: unit_id, key (what was randomized as a whole), variant, mixed, is_bot,
-        first_exposure, and as of it propensities (of all variants, JSON text) and s0… (the experiment's segments).
+        slates (how many it was served), first_exposure, and as of it propensities (of all variants, JSON text) and
+        s0… (the experiment's segments).
     """
     segments = "".join(
         f", coalesce(arg_min({_segment(name)}, occurred_at), 'unknown') AS s{at}"
@@ -32,61 +34,78 @@ def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
     unit = _unit(experiment)
     return f"""
 SELECT {unit} AS unit_id, any_value(unit_id) AS key, arg_min(variant, occurred_at) AS variant,
-       min(variant) <> max(variant) AS mixed, bool_or(is_bot) AS is_bot, min(occurred_at) AS first_exposure,
-       arg_min(CAST(to_json(propensities) AS VARCHAR), occurred_at) AS propensities{segments}
+       min(variant) <> max(variant) AS mixed, bool_or(is_bot) AS is_bot, count(*) AS slates,
+       min(occurred_at) AS first_exposure,
+       CAST(to_json(arg_min(propensities, occurred_at)) AS VARCHAR) AS propensities{segments}
 FROM exposure_variants
 WHERE {_served(experiment, until)} AND {unit} IS NOT NULL
 GROUP BY {unit}"""
 
 
-def acts_sql(experiment: Experiment, until: datetime | None = None, units: str | None = None) -> str:
-    """What each unit did since its first exposure, one row a deed, as increments of the unit columns.
+def acts_sql(
+    experiment: Experiment, until: datetime | None = None, units: str | None = None,
+    columns: Collection[str] = tuple(UNIT_COLUMNS),
+) -> str:  # fmt: skip
+    """What each unit did since its first exposure, as increments of the unit columns.
 
     Clicks and impressions count when they name a slate of this experiment; orders are those of the table `orders`,
-    whose money can be trusted. Bots' and duplicate events are left out.
+    whose money can be trusted. Bots' and duplicate events are left out. A unit converts with its first order, and a
+    session counts where it begins.
 
     Args:
         experiment: Whose units.
         until: Only what happened before; None for everything.
         units: A table made by `units_sql`; None to build it inside.
+        columns: Only these unit columns; what none of them needs is not read.
 
     Returns:
         SQL over `exposure_variants`, `events` and `orders`: unit_id, key, variant, first_exposure, done_at, and one
-        integer per unit column.
+        integer per unit column asked for.
     """
     key, tenant = event_key(experiment), text(experiment.tenant)
     end = text(LAST_MOMENT if until is None else until.isoformat())
-    after = f"occurred_at >= u.first_exposure AND occurred_at < TIMESTAMPTZ {end}"
     source = f"({units_sql(experiment, until)})" if units is None else units
+    live = f"tenant = {tenant} AND NOT is_bot AND NOT duplicate"
+    events = f"(SELECT {key} AS unit_id, name, occurred_at, session_id, recommendation_id FROM events WHERE {live})"
+    orders = f"(SELECT {key} AS unit_id, occurred_at, session_id, total_minor FROM orders WHERE tenant = {tenant})"
+    parts = []
+
+    def add(table: str, of: Mapping[str, str], where: str = "true", at: str = "occurred_at") -> None:
+        asked = {name: sql for name, sql in of.items() if name in columns}
+        if asked:
+            values = ", ".join(f"{asked.get(name, '0')} AS {name}" for name in columns)
+            parts.append(f"SELECT unit_id, {at} AS done_at, {values} FROM {table} WHERE {where}")
+
+    add("served", {"exposures": "1"})
+    named = f"(SELECT * FROM {events} WHERE name IN ('select_item', 'view_item_list'))"
+    seen = {
+        "impressions": "CAST(name = 'view_item_list' AS INTEGER)",
+        "clicks": "CAST(name = 'select_item' AS INTEGER)",
+    }
+    add(f"{named} SEMI JOIN served USING (recommendation_id)", seen)
+    opened = {"views": "CAST(name = 'view_item' AS INTEGER)", "carts": "CAST(name = 'add_to_cart' AS INTEGER)"}
+    add(f"{events} AS e", opened, "name IN ('view_item', 'add_to_cart')")
+    add(f"{orders} AS o", {"orders": "1", "revenue_minor": "total_minor"})
+    after = "occurred_at >= u.first_exposure"
+    joined = "JOIN (SELECT unit_id, first_exposure FROM units) AS u USING (unit_id)"
+    first = f"(SELECT unit_id, min(occurred_at) AS began FROM {orders} AS o {joined} WHERE {after} GROUP BY unit_id)"
+    add(first, {"converted": "1"}, at="began")
+    visits = " UNION ALL ".join(
+        f"SELECT unit_id, session_id, occurred_at FROM {of}" for of in ("served", f"{events} AS e", f"{orders} AS o")
+    )
+    began = (
+        f"(SELECT unit_id, min(occurred_at) AS began FROM ({visits}) AS s {joined} "
+        f"WHERE {after} AND session_id IS NOT NULL GROUP BY unit_id, session_id)"
+    )
+    add(began, {"sessions": "1"}, at="began")
     return f"""
 WITH units AS (SELECT unit_id, key, variant, first_exposure FROM {source} WHERE NOT mixed AND NOT is_bot),
 served AS (SELECT {_unit(experiment)} AS unit_id, occurred_at, session_id, recommendation_id FROM exposure_variants
            WHERE {_served(experiment, until)}),
-deeds AS (
-    SELECT unit_id, key, variant, first_exposure, occurred_at AS done_at, session_id, 1 AS exposures, 0 AS impressions,
-           0 AS clicks, 0 AS views, 0 AS carts, 0 AS orders, 0 AS revenue_minor
-    FROM served JOIN units AS u USING (unit_id)
-    UNION ALL
-    SELECT unit_id, key, variant, first_exposure, occurred_at, session_id, 0,
-           CAST(name = 'view_item_list' AND ours AS INTEGER), CAST(name = 'select_item' AND ours AS INTEGER),
-           CAST(name = 'view_item' AS INTEGER),
-           CAST(name = 'add_to_cart' AS INTEGER), 0, 0
-    FROM (SELECT {key} AS unit_id, name, occurred_at, session_id,
-                 coalesce(recommendation_id IN (SELECT recommendation_id FROM served), false) AS ours
-          FROM events WHERE tenant = {tenant} AND NOT is_bot AND NOT duplicate) AS e
-    JOIN units AS u USING (unit_id) WHERE {after}
-    UNION ALL
-    SELECT unit_id, key, variant, first_exposure, occurred_at, session_id, 0, 0, 0, 0, 0, 1, total_minor
-    FROM (SELECT {key} AS unit_id, * FROM orders WHERE tenant = {tenant}) AS o
-    JOIN units AS u USING (unit_id) WHERE {after}
-)
-SELECT unit_id, key, variant, first_exposure, done_at, exposures, impressions, clicks, views, carts, orders,
-       CAST(orders > 0
-            AND row_number() OVER (PARTITION BY unit_id, orders ORDER BY done_at) = 1 AS INTEGER) AS converted,
-       revenue_minor,
-       CAST(session_id IS NOT NULL
-            AND row_number() OVER (PARTITION BY unit_id, session_id ORDER BY done_at) = 1 AS INTEGER) AS sessions
-FROM deeds"""
+deeds AS ({" UNION ALL ".join(parts)})
+SELECT unit_id, u.key AS key, u.variant AS variant, u.first_exposure AS first_exposure, done_at, {", ".join(columns)}
+FROM deeds JOIN units AS u USING (unit_id)
+WHERE done_at >= u.first_exposure AND done_at < TIMESTAMPTZ {end}"""
 
 
 def unit_table_sql(experiment: Experiment, until: datetime | None = None) -> str:
@@ -150,14 +169,14 @@ def sightings_sql(experiment: Experiment, until: datetime | None, units: str) ->
     """
     end = text(LAST_MOMENT if until is None else until.isoformat())
     return f"""
-SELECT any_value(u.variant) AS variant, count(*) AS served, count(seen.recommendation_id) AS seen
-FROM (SELECT {_unit(experiment)} AS unit_id, recommendation_id FROM exposure_variants
-      WHERE {_served(experiment, until)}) AS s
-JOIN (SELECT unit_id, variant FROM {units} WHERE NOT mixed) AS u USING (unit_id)
-LEFT JOIN (SELECT DISTINCT recommendation_id FROM events
-           WHERE tenant = {text(experiment.tenant)} AND name = 'view_item_list' AND recommendation_id IS NOT NULL
-           AND occurred_at < TIMESTAMPTZ {end}) AS seen USING (recommendation_id)
-GROUP BY unit_id"""
+SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JOIN (
+    SELECT unit_id, count(*) AS seen
+    FROM (SELECT {_unit(experiment)} AS unit_id, recommendation_id FROM exposure_variants
+          WHERE {_served(experiment, until)})
+    SEMI JOIN (SELECT recommendation_id FROM events WHERE tenant = {text(experiment.tenant)}
+               AND name = 'view_item_list' AND occurred_at < TIMESTAMPTZ {end}) USING (recommendation_id)
+    GROUP BY unit_id
+) USING (unit_id) WHERE NOT mixed"""
 
 
 def event_key(experiment: Experiment) -> str:
