@@ -5,7 +5,7 @@ same sessions (cosine). What each gives an item is divided by what it gives all,
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -60,12 +60,16 @@ class Lessons(NamedTuple):
         label: Shape (rows,), uint8: 1 for the item that was clicked next.
         sizes: Shape (questions with an answer among the candidates,), int32: rows of each.
         rank: Shape (questions,), int32: place of the answer by blended score from 0, -1 where it is no candidate.
+        code: Shape (rows,), int32: the candidate of each row.
+        question: Shape (rows,), int32: the question of each row.
     """
 
     rows: NDArray[np.float32]
     label: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     rank: NDArray[np.int32]
+    code: NDArray[np.int32]
+    question: NDArray[np.int32]
 
 
 class Found(NamedTuple):
@@ -120,21 +124,25 @@ class Candidates:
         words = {name: knn.pop(name) for name in ("id_letters", "id_ptr")}
         return {**{f"knn_{name}": array for name, array in knn.items()}, **words, **self._arrays}
 
-    def look(self, session: NDArray[np.int32], first: int, stop: int) -> Found:
+    def look(self, session: NDArray[np.int32], first: int, stop: int, more: NDArray[np.int32] | None = None) -> Found:
         """The candidates number `first` to `stop` by blended score.
 
         Args:
             session: Item codes, oldest first; negative ones are passed over.
             first: 0 for the best.
             stop: One beyond the last.
+            more: Distinct items that join them, after them, where they are not among them.
         """
-        room, asked = self._room(stop - first), readable(session, np.int32)
-        count, candidates = _features().look(asked, *self._asked(room), first, stop, False, *room[1])
+        joined = _NONE if more is None else readable(more, np.int32)
+        room, asked = self._room(stop - first + len(joined)), readable(session, np.int32)
+        count, candidates = _features().look(asked, *self._asked(room), joined, first, stop, False, *room[1])
         self._scratch.asked = asked.tobytes()
         rows, codes, blended = (array[:count].copy() for array in room[1])
         return Found(codes, rows, blended, candidates)
 
-    def lessons(self, questions: Questions, stop: int, keep: float, seed: int) -> Lessons:
+    def lessons(
+        self, questions: Questions, stop: int, keep: float, seed: int, more: Sequence[NDArray[np.int32]] | None = None
+    ) -> Lessons:
         """What a ranker can learn from questions.
 
         Args:
@@ -142,18 +150,41 @@ class Candidates:
             stop: How many candidates a question.
             keep: Share (0..1) of the wrong candidates that are learned from; negative only finds the ranks.
             seed: Decides which ones.
+            more: Of each question the items that join its candidates.
         """
         asked = len(questions.answer)
-        most = int(asked * (1 + stop * min(1.0, 1.3 * keep + 0.05))) if keep >= 0 else 0
+        more_ptr = np.zeros(asked + 1, np.int64)
+        if more is not None:
+            np.cumsum([len(each) for each in more], out=more_ptr[1:])
+        joined = np.concatenate([_NONE, *(more or ())])
+        wide = stop + int(np.diff(more_ptr).max(initial=0))
+        most = int(asked * (1 + wide * min(1.0, 1.3 * keep + 0.05))) if keep >= 0 else 0
         rows, label = np.empty((most, len(FEATURES)), np.float32), np.empty(most, np.uint8)
         rank, written = np.empty(asked, np.int32), np.empty(asked, np.int32)
-        room = self._room(stop)
+        code = np.empty(most, np.int32)
+        room = self._room(wide)
         self._scratch.asked = None
         size = _features().foresee(
-            *(readable(array) for array in questions), float(keep), seed,
-            *self._asked(room), stop, *room[1], rank, written, rows, label,
+            *(readable(array) for array in questions), more_ptr, readable(joined), float(keep), seed,
+            *self._asked(room), stop, *room[1], rank, written, rows, label, code,
         )  # fmt: skip
-        return Lessons(rows[:size], label[:size], written[written > 0], rank)
+        owner = np.repeat(np.arange(asked, dtype=np.int32), written)
+        return Lessons(rows[:size], label[:size], written[written > 0], rank, code[:size], owner)
+
+    def popular(self, count: int) -> NDArray[np.int32]:
+        """The items that are clicked most in the newest part of the log."""
+        return np.argsort(-self._facts[:, 1], kind="stable")[:count].astype(np.int32)
+
+    def direction(self, items: NDArray[np.int32], worth: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Where some items point to together by their vectors: of length 1, or 0."""
+        part = (worth * self._vector_step[items]).astype(np.float32)
+        whole: NDArray[np.float32] = part @ self._vectors[items].astype(np.float32)
+        return whole / np.float32(max(float(np.linalg.norm(whole)), 1e-30))
+
+    def likeness(self, direction: NDArray[np.float32], codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The cosine of each item's vector with a direction."""
+        like: NDArray[np.float32] = (self._vectors[codes].astype(np.float32) @ direction) * self._vector_step[codes]
+        return like
 
     def parts(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """What each session item gave to the blended scores of some items.
@@ -229,6 +260,9 @@ def readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
     view.flags.writeable = False
     return view
 
+
+_NONE = readable(np.empty(0, np.int32))
+"""No item joins the candidates."""
 
 _OWN = ("facts", "recency", "blend", "vectors", "vector_step")
 """Arrays beside index and graphs."""

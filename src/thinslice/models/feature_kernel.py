@@ -21,6 +21,7 @@ from thinslice.models.candidate_kernel import (
     WALK_FLAT,
     column_of,
     forget,
+    place,
     propose,
     strongest,
 )
@@ -58,10 +59,10 @@ def describe(  # type: ignore[no-untyped-def] # numba infers these
         whole: Shape (64,), float32: that of the session.
         rows: Shape (at least count, features), float32: filled.
     """
-    best = np.float32(0)
+    best = np.float32(1e-30)
     for row in range(size):
         best = max(best, table[row, BLEND])
-    last = touched[0]
+    last = touched[0]  # without a click that of the first who joined, which is as good as any
     for n in range(count):
         each = table[order[n]]
         code = touched[order[n]]
@@ -172,13 +173,14 @@ def nearest(code, touched, distinct, vectors, vector_step):  # type: ignore[no-u
 @njit(nogil=True, cache=True)
 def look(  # type: ignore[no-untyped-def]
     session, index, sample, wanted, room, graphs, recency, blend, facts, vectors, vector_step, slot, touched, table,
-    total, order, first, stop, lean, rows, codes, blended,
+    total, order, more, first, stop, lean, rows, codes, blended,
 ):  # fmt: skip
-    """The candidates number `first` to `stop` of one session with their features.
+    """The candidates number `first` to `stop` of one session with their features, and `more` items (int32) after them.
 
     `index` holds the ten arrays of session kNN, `room` its seven scratch arrays, `graphs` the twelve arrays of the
     graphs; see `candidate_kernel.propose` for them and for what follows. `rows`, `codes` and `blended` (at least
-    stop - first each) are filled with features, items and blended scores; with `lean` without features.
+    stop - first and as many as are in `more`, each) are filled with features, items and blended scores; with `lean`
+    without features.
 
     Returns:
         How many were written, how many candidates there are in all.
@@ -186,9 +188,13 @@ def look(  # type: ignore[no-untyped-def]
     size, clicks, distinct, found = propose(  # type: ignore[call-arg] # several stars
         session, *index, sample, wanted, *room, *graphs, recency, blend, lean, slot, touched, table, total
     )
+    if clicks == 0:
+        total[:] = 0
     count = strongest(table, touched, size, first, min(stop, size), order)
+    if more.size > 0:
+        count, size = join(more, slot, touched, table, order, count, size)
     if count > 0 and not lean:
-        newest = np.empty(vectors.shape[1], np.float32)
+        newest = np.zeros(vectors.shape[1], np.float32)
         whole = np.empty(vectors.shape[1], np.float32)
         direction(session, recency[1], vectors, vector_step, newest, whole)
         describe(
@@ -203,16 +209,36 @@ def look(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def join(more, slot, touched, table, order, count, size):  # type: ignore[no-untyped-def]
+    """Appends the rows of further items to the first `count` of `order`, each once; returns count and size after."""
+    before = count
+    for code in more:
+        row = place(code, slot, touched, table, size)
+        if row < 0:
+            continue
+        size = max(size, row + 1)
+        n = 0
+        while n < before and order[n] != row:
+            n += 1
+        if n == before and count < order.size:
+            order[count] = row
+            count += 1
+    return count, size
+
+
+@njit(nogil=True, cache=True)
 def foresee(  # type: ignore[no-untyped-def]
-    clicks, begin, end, answer, keep, seed, index, sample, wanted, room, graphs, recency, blend, facts, vectors,
-    vector_step, slot, touched, table, total, order, stop, rows, codes, blended, found, written, kept, label,
+    clicks, begin, end, answer, more_ptr, more, keep, seed, index, sample, wanted, room, graphs, recency, blend, facts,
+    vectors, vector_step, slot, touched, table, total, order, stop, rows, codes, blended, found, written, kept, label,
+    kept_code,
 ):  # fmt: skip
     """Asks many questions whose answers are known: where the answer stands, and rows to learn from.
 
-    A question shows `clicks[begin:end]` and is answered by `answer`. Of its `stop` best candidates the right one and
-    the share `keep` of the wrong ones, decided by `seed`, are written to `kept` (rows, features) and `label` (1 for the
-    right one); a negative `keep` writes none. `found` is filled with the rank of the answer by blended score, -1 where
-    it is no candidate; `written` with the number of rows of the question. The rest is as for `look`.
+    A question shows `clicks[begin:end]` and is answered by `answer`; `more[more_ptr[q]:more_ptr[q + 1]]` join its
+    candidates. Of its `stop` best candidates and these the right one and the share `keep` of the wrong ones, decided by
+    `seed`, are written to `kept` (rows, features), `label` (1 for the right one) and `kept_code`; a negative `keep`
+    writes none. `found` is filled with the rank of the answer by blended score, -1 where it is no candidate; `written`
+    with the number of rows of the question. The rest is as for `look`.
 
     Returns:
         The number of rows written.
@@ -223,7 +249,8 @@ def foresee(  # type: ignore[no-untyped-def]
     for q in range(begin.size):
         count, _ = look(
             clicks[begin[q] : end[q]], index, sample, wanted, room, graphs, recency, blend, facts, vectors, vector_step,
-            slot, touched, table, total, order, best, stop, lean, rows, codes, blended,
+            slot, touched, table, total, order, more[more_ptr[q] : more_ptr[q + 1]], best, stop, lean, rows, codes,
+            blended,
         )  # fmt: skip
         found[q] = -1
         written[q] = 0
@@ -239,6 +266,7 @@ def foresee(  # type: ignore[no-untyped-def]
                     break
                 kept[size] = rows[n]
                 label[size] = right
+                kept_code[size] = codes[n]
                 size += 1
                 written[q] += 1
     return size

@@ -1,5 +1,6 @@
 """Learns the second stage of the session ranker with LightGBM (LambdaMART), and says how well a ranking foresees."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ def learn(
     least_rows: int,
     seed: int,
     without: str = "none",
+    names: Sequence[str] = FEATURES,
 ) -> Forest:
     """Boosted trees that put the item that was clicked before those that were not.
 
@@ -56,6 +58,7 @@ def learn(
         learning_rate: What each tree adds counts so much.
         least_rows: The fewest rows in a leaf.
         seed: For LightGBM.
+        names: Of the columns of the lessons' rows.
         without: A group of `ranking_features.GROUPS` that no tree may look at; none: all may be.
     """
     import lightgbm
@@ -78,7 +81,7 @@ def learn(
         "seed": seed,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(rows, lessons.label, group=lessons.sizes, feature_name=list(FEATURES))
+    data = lightgbm.Dataset(rows, lessons.label, group=lessons.sizes, feature_name=list(names))
     booster = lightgbm.train(settings, data, num_boost_round=trees)
     return Forest.from_lightgbm_text(booster.model_to_string())
 

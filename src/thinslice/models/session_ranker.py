@@ -18,16 +18,22 @@ from thinslice.models.candidates import DEFAULTS, Candidates, Found
 from thinslice.models.forest import Forest
 from thinslice.models.interactions import from_columns
 from thinslice.models.lambdamart import Trees, stump
-from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
+from thinslice.models.people import TERM as HISTORY
+from thinslice.models.people import People
+from thinslice.models.people_ranking import NAMES, Asker, KnownPeople, learn_known, warm_people
+from thinslice.models.ranking_features import EVIDENCE, GROUPS, TERMS
 from thinslice.models.tuning import SecondStage, Tuned, tune
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
 
 BLOCKS = 4
 """When a block is not enough, as with a strict `allowed`, so many more are looked at in one go."""
 
 MOST_LEAVES = 32
 """One compiled form of the forest serves: its leaves are bits of 32."""
+
+KNOWN = "known_"
+"""The arrays of what is known of people begin so; a log in which nobody is known has none."""
 
 TIE = 1e-6
 """The blended score counts so much in the second stage: it decides between candidates that the trees find equal."""
@@ -37,6 +43,7 @@ class SessionRanker:
     """Two-stage session ranking; see `fit` for the settings. Threads may ask at the same time."""
 
     name = "session-ranker"
+    knows_users: ClassVar[bool] = True
     second: ClassVar[Any] = Forest
     """What the second stage is; the names of its arrays begin with its own in small letters."""
     _warm: ClassVar[bool] = False
@@ -52,6 +59,8 @@ class SessionRanker:
         self._note = json.loads(np.asarray(arrays["note"], dtype=np.uint8).tobytes())
         self._block = int(self._note["settings"]["candidates"])
         self._span = 0.0 if self._second is None else 1.0 + self._second.span
+        known = {name.removeprefix(KNOWN): array for name, array in arrays.items() if name.startswith(KNOWN)}
+        self._known = KnownPeople.from_arrays(self._first, known) if known else None
 
     @classmethod
     def fit(
@@ -67,6 +76,7 @@ class SessionRanker:
         least_questions: int = 500,
         tune_cpu_s_per_million: float = 60.0,
         without: str = "none",
+        users: Sequence[User] = (),
     ) -> Self:
         """Tunes both stages on the clicks, learns the ranking, and builds the index of all clicks.
 
@@ -75,7 +85,7 @@ class SessionRanker:
 
         Args:
             interactions: The clicks.
-            items: Not needed: only clicked items are learned.
+            items: The catalog; only where items are is read, and only clicked ones are learned.
             rng: Decides which wrong candidates are learned from.
             candidates: How many candidates of a question are ranked at once.
             trees: The most trees of the second stage.
@@ -86,11 +96,11 @@ class SessionRanker:
                 timed, so that the same clicks always give the same model. Small logs get as much as 500,000 clicks.
             without: A group of features that is left out to see what it brings: neighbors, graphs, vectors, repeats,
                 session or popularity; none leaves them all in.
+            users: What the shop says of its users: tier, place, attributes; who consented to personalization counts.
 
         Raises:
             BadInput: A setting is out of its range.
         """
-        del items
         check_ranker_settings(candidates=candidates, trees=trees, leaves=leaves, holdout=holdout,
                         least_questions=least_questions, tune_cpu_s_per_million=tune_cpu_s_per_million)  # fmt: skip
         if without not in ("none", *GROUPS):
@@ -100,11 +110,19 @@ class SessionRanker:
             "trees": trees, "leaves": leaves, "learning_rate": 0.1, "least_rows": 50, "seed": seed,
             **({} if without == "none" else {"without": without}),
         }  # fmt: skip
+        budget_s = tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6)
         tuned = tune(
             interactions, candidates=candidates, holdout=holdout, least_questions=least_questions,
-            budget_s=tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6), seed=seed, learner=Trees(options),
+            budget_s=budget_s, seed=seed, learner=Trees(options),
         )  # fmt: skip
-        return cls._of(interactions, tuned)
+        trees_of_known = None
+        if interactions.user is not None and budget_s > 0:
+            trees_of_known, told = learn_known(
+                interactions, items, users, tuned.settings, holdout=holdout, least_questions=least_questions,
+                budget_s=budget_s, options=options,
+            )  # fmt: skip
+            tuned = tuned._replace(evidence={**tuned.evidence, "known_people": told})
+        return cls._of(interactions, tuned, trees_of_known, items, users)
 
     def refit(
         self,
@@ -112,16 +130,24 @@ class SessionRanker:
         items: Sequence[Item] | None = None,
         *,
         rng: np.random.Generator | int | None = None,
+        users: Sequence[User] = (),
     ) -> Self:
         """The same settings and second stage over new clicks, for training every minute: a second a million clicks."""
-        del items, rng
-        return self._of(interactions, Tuned(self._note["settings"], self._second, self._note["evidence"]))
+        del rng
+        tuned = Tuned(self._note["settings"], self._second, self._note["evidence"])
+        return self._of(interactions, tuned, None if self._known is None else self._known.forest, items, users)
 
     @classmethod
-    def _of(cls, interactions: Interactions, tuned: Tuned) -> Self:
+    def _of(
+        cls, interactions: Interactions, tuned: Tuned, trees_of_known: Forest | None = None,
+        items: Sequence[Item] | None = None, users: Sequence[User] = (),
+    ) -> Self:  # fmt: skip
         first = Candidates.build(interactions, tuned.settings)
         own = {} if tuned.second is None else tuned.second.arrays()
         named = {_begins(cls.second) + name: array for name, array in own.items()}
+        if trees_of_known is not None:
+            known = KnownPeople(first, People.build(interactions, items, users), trees_of_known)
+            named |= {KNOWN + name: array for name, array in known.arrays().items()}
         note = json.dumps({"settings": tuned.settings, "evidence": tuned.evidence}, sort_keys=True, allow_nan=False)
         return cls({**first.arrays(), **named, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
 
@@ -148,6 +174,7 @@ class SessionRanker:
             log = from_columns(["s", "s", "t", "t"], ["0", "1", "0", "1"], [1.0, 2.0, 3.0, 4.0])
             model = cls._of(log, Tuned({**DEFAULTS, "candidates": 2}, stump(), {}))
             model.explain(["0"], model.recommend(["0", "1"], 2).item_ids[0])
+            warm_people()
             cls._warm = True
 
     @property
@@ -160,15 +187,18 @@ class SessionRanker:
         """What was tried on this log and what came of it, and the settings that were chosen: JSON values."""
         return {"settings": dict(self._note["settings"]), **self._note["evidence"]}
 
-    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
+    def recommend(
+        self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, user_id: str | None = None
+    ) -> ScoredItems:
         """The best `k` items for a session, best first; items that no source proposes are left out.
 
         Args:
             session: Item ids, oldest first; unknown ones are passed over.
             k: Length of the list.
             allowed: Mask over `item_ids`, shape (items,); None allows all.
+            user_id: Who asks; None, or somebody of whom nothing is known, gets what the session alone gives.
         """
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
+        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed, user_id=user_id)
         names = self._vocabulary
         return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
 
@@ -177,8 +207,9 @@ class SessionRanker:
         return [self.recommend(session, k) for session in sessions]
 
     def recommend_codes(
-        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None, *,
+        user_id: str | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:  # fmt: skip
         """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first.
 
         Candidates are ranked a block at a time, by blended score, and each block stands before the next; so what is
@@ -189,9 +220,10 @@ class SessionRanker:
         codes: list[NDArray[np.int32]] = []
         scores: list[NDArray[np.float64]] = []
         first, stop, missing = 0, self._block, max(0, k)
+        asker = None if self._known is None else self._known.asker(user_id)
         while missing > 0:
-            found = self._first.look(session, first, stop)
-            score = self._scores(found, first)
+            found = self._look(asker, session, first, stop)
+            score = self._scores(found, first, asker)
             at = np.lexsort((found.codes, -score))
             if allowed is not None:
                 at = at[np.asarray(allowed[found.codes[at]], dtype=np.bool_)]
@@ -208,8 +240,15 @@ class SessionRanker:
             return np.empty(0, np.int32), np.empty(0, np.float64)
         return np.concatenate(codes), np.concatenate(scores)
 
-    def _scores(self, found: Found, first: int) -> NDArray[np.float64]:
+    def _look(self, asker: Asker | None, session: NDArray[np.int32], first: int, stop: int) -> Found:
+        if asker is None or self._known is None:
+            return self._first.look(session, first, stop)
+        return self._known.look(asker, session, first, stop)
+
+    def _scores(self, found: Found, first: int, asker: Asker | None) -> NDArray[np.float64]:
         """The scores of candidates number `first` and on: that of the trees less what a later block gives away."""
+        if asker is not None and self._known is not None:
+            return self._known.scores(found, first, self._block)
         if self._second is None or not len(found.codes):
             return found.blended.astype(np.float64)
         score: NDArray[np.float64] = self._second.predict(found.rows) + TIE * found.blended
@@ -217,25 +256,30 @@ class SessionRanker:
             score -= self._span * ((first + np.arange(len(found.codes))) // self._block)
         return score
 
-    def explain(self, session: Sequence[str], item_id: str) -> Reason:
+    def explain(self, session: Sequence[str], item_id: str, *, user_id: str | None = None) -> Reason:
         """What made the score of one item: session items, and the other features by the name of their kind."""
-        return self.explain_all(session, [item_id])[0]
+        return self.explain_all(session, [item_id], user_id=user_id)[0]
 
-    def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
+    def explain_all(
+        self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
+    ) -> list[Reason]:
         """`explain` for a whole slate in one pass.
 
-        The evidence of stage 1 is split by the session items that it came from; `repeat`, `session`, `popularity` and
+        The evidence of stage 1 is split by the session items that it came from; `history` (of a known
+        person), `repeat`, `session`, `popularity` and
         `newness` are what the trees gave (or took) for those features, and `base` is where the trees start from.
         """
         names = self._vocabulary
         asked = self._vocabulary.codes(session)
         wanted = np.unique(self._vocabulary.codes([item_id for item_id in item_ids if item_id in names.code]))
         reasons: dict[str, Reason] = {}
-        for found, first in self._blocks_with(asked, wanted):
+        asker = None if self._known is None else self._known.asker(user_id)
+        second = self._second if asker is None or self._known is None else self._known.forest
+        for found, first in self._blocks_with(asked, wanted, asker):
             at = np.flatnonzero(np.isin(found.codes, wanted))
-            score = self._scores(found, first)[at]
+            score = self._scores(found, first, asker)[at]
             known, parts = self._first.parts(asked, found.codes[at])
-            gave = None if self._second is None else self._second.contributions(found.rows[at])
+            gave = None if second is None else second.contributions(found.rows[at])
             for n, code in enumerate(found.codes[at].tolist()):
                 share = parts[n] / max(parts[n].sum(), 1e-30)
                 evidence, terms = float(score[n]), {}
@@ -243,6 +287,8 @@ class SessionRanker:
                     evidence = float(gave[n, : len(EVIDENCE)].sum())
                     terms = _kinds(gave[n])
                     terms["base"] = float(score[n]) - evidence - sum(terms.values())
+                if not parts[n].sum() > 0:  # no session item proposed it
+                    terms["session"] = terms.get("session", 0.0) + evidence
                 for item, part in zip(known.tolist(), (evidence * share).tolist(), strict=True):
                     if part != 0:
                         terms[names[item]] = terms.get(names[item], 0.0) + part
@@ -269,11 +315,13 @@ class SessionRanker:
         by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
         return [by_code.get(find(item_id, -1)) for item_id in item_ids]
 
-    def _blocks_with(self, session: NDArray[np.int32], wanted: NDArray[np.int32]) -> Iterator[tuple[Found, int]]:
+    def _blocks_with(
+        self, session: NDArray[np.int32], wanted: NDArray[np.int32], asker: Asker | None
+    ) -> Iterator[tuple[Found, int]]:
         """Candidates of a session in blocks, with the rank of the first of each, until all wanted items came."""
         first, stop, missing = 0, self._block, len(wanted)
         while missing > 0:
-            found = self._first.look(session, first, stop)
+            found = self._look(asker, session, first, stop)
             yield found, first
             missing -= int(np.isin(wanted, found.codes).sum())
             if stop >= found.candidates:
@@ -284,8 +332,9 @@ class SessionRanker:
 def _kinds(gave: NDArray[np.float64]) -> dict[str, float]:
     """Contributions of the features that are no evidence, added by the name of their kind; zeros left out."""
     kinds: dict[str, float] = {}
-    for feature, value in zip(FEATURES[len(EVIDENCE) :], gave[len(EVIDENCE) :].tolist(), strict=True):
-        kinds[TERMS[feature]] = kinds.get(TERMS[feature], 0.0) + value
+    for feature, value in zip(NAMES[len(EVIDENCE) : len(gave)], gave[len(EVIDENCE) :].tolist(), strict=True):
+        kind = TERMS.get(feature, HISTORY)
+        kinds[kind] = kinds.get(kind, 0.0) + value
     return {name: value for name, value in kinds.items() if value != 0}
 
 

@@ -195,7 +195,7 @@ def _ranking(
         return None, {**told, "why": "too few answers are among the candidates"}
     exam = taught.some(np.arange(cut, most)[-MOST_QUESTIONS:])
     whole = stage.lessons(exam, candidates, 1.0, seed)
-    part = _first_questions(lessons, cut)
+    part = first_questions(lessons, cut)
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
     trial = learner.trial(part, whole)
@@ -207,9 +207,12 @@ def _ranking(
     return learner.whole(lessons, trial), told
 
 
-def _first_questions(lessons: Lessons, cut: int) -> Lessons:
+def first_questions(lessons: Lessons, cut: int) -> Lessons:
     """The lessons of the first questions only."""
     answered = int((lessons.rank[:cut] >= 0).sum())
     sizes = lessons.sizes[:answered]
     rows = int(sizes.sum())
-    return lessons._replace(rows=lessons.rows[:rows], label=lessons.label[:rows], sizes=sizes, rank=lessons.rank[:cut])
+    return Lessons(
+        lessons.rows[:rows], lessons.label[:rows], sizes, lessons.rank[:cut], lessons.code[:rows],
+        lessons.question[:rows],
+    )  # fmt: skip

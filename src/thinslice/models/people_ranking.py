@@ -1,0 +1,238 @@
+"""The second stage of the session ranker for people who are known: trees that also see what somebody did before today.
+
+Whoever is not known is answered by the other trees, which never learn from what is here. These are kept only when they
+foresee the newest fifth of the questions of known people better than trees that see the session alone.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinslice.models import people
+from thinslice.models.candidates import Candidates, Found, Lessons, Questions, questions_of
+from thinslice.models.forest import Forest
+from thinslice.models.lambdamart import figures, learn, ranked
+from thinslice.models.people import ALIKE, OWN, Memory, People
+from thinslice.models.ranking_features import FEATURES
+from thinslice.models.tuning import first_questions, head
+from thinslice.records import Arrays, Interactions, Item, User
+
+POPULAR = 30
+"""So many items that are popular now join the candidates of somebody who has not clicked yet."""
+
+ROWS_PER_S = 5_000
+"""Rows that the trees learn from, for each CPU second of the budget: a third of what all questions get."""
+
+MOST_QUESTIONS = 3000
+"""By so many questions it is judged whether the history helps."""
+
+TIE = 1e-6
+"""The blended score counts so much beside the trees: it decides between candidates that they find equal."""
+
+KEEP = (0.05, 0.3)
+"""The share of wrong candidates that is learned from lies between these."""
+
+
+class Asker(NamedTuple):
+    """A known person with a question: what is remembered, what that proposes, and the mean direction of it."""
+
+    memory: Memory
+    proposed: NDArray[np.int32]
+    direction: NDArray[np.float32]
+
+
+class KnownPeople:
+    """Ranks for people who are known, over the candidates of the session ranker; threads may ask at the same time."""
+
+    def __init__(self, first: Candidates, remembered: People, forest: Forest) -> None:
+        self.people, self.forest = remembered, forest
+        self._first = first
+        self._scratch = threading.local()
+        self._popular = first.popular(POPULAR)
+
+    @classmethod
+    def from_arrays(cls, first: Candidates, arrays: Arrays) -> Self:
+        """The same from what `arrays` gave."""
+        trees = {name.removeprefix("trees_"): array for name, array in arrays.items() if name.startswith("trees_")}
+        return cls(first, People.from_arrays(arrays), Forest.from_arrays(trees))
+
+    def arrays(self) -> Arrays:
+        """Everything that it is beside the candidates."""
+        return {**self.people.arrays(), **{f"trees_{name}": array for name, array in self.forest.arrays().items()}}
+
+    def asker(self, person: str | None) -> Asker | None:
+        """Somebody who asks; None when nothing is known of them."""
+        memory = self.people.memory(person)
+        return None if memory is None else asker_of(self._first, self.people, memory, self._room())
+
+    def look(self, asker: Asker, session: NDArray[np.int32], first: int, stop: int) -> Found:
+        """As `Candidates.look`, with the features of `people`; what the history proposes is in the first block."""
+        more = joined(asker.proposed, self._popular, (session >= 0).any()) if first == 0 else _NONE
+        found = self._first.look(session, first, stop, more)
+        codes, rows, blended = found.codes, found.rows, found.blended
+        if first > 0:
+            other = ~np.isin(codes, asker.proposed)
+            codes, rows, blended = codes[other], rows[other], blended[other]
+        own = self.people.describe(asker.memory, codes, self._first.likeness(asker.direction, codes))
+        return Found(codes, np.concatenate([rows, own], axis=1), blended, found.candidates)
+
+    def scores(self, found: Found, first: int, block: int) -> NDArray[np.float64]:
+        """The score of each candidate that `look` found; each block of candidates stands before the next."""
+        if not len(found.codes):
+            return found.blended.astype(np.float64)
+        later = 0 if first == 0 else (first + np.arange(len(found.codes))) // block
+        score: NDArray[np.float64] = self.forest.predict(found.rows) + TIE * found.blended
+        return score - (1.0 + self.forest.span) * later
+
+    def _room(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """This thread's scratch: 12 bytes an item."""
+        room: tuple[NDArray[Any], NDArray[Any]] | None = getattr(self._scratch, "room", None)
+        if room is None:
+            room = self._scratch.room = room_for(self._first)
+        return room
+
+
+def learn_known(
+    interactions: Interactions,
+    items: Sequence[Item] | None,
+    users: Sequence[User],
+    settings: Mapping[str, float],
+    *,
+    holdout: float,
+    least_questions: int,
+    budget_s: float,
+    options: dict[str, Any],
+) -> tuple[Forest | None, dict[str, Any]]:
+    """Learns the trees for known people, unless there are too few of them or their history does not help.
+
+    Args:
+        interactions: All clicks.
+        items: The catalog.
+        users: What the shop says of its users.
+        settings: Tuned before: those of the candidates, and how many there are.
+        holdout: Share (0..1) of the sessions, the newest, that are asked about after learning from the others.
+        least_questions: With fewer questions of known people nothing is learned.
+        budget_s: About so many CPU seconds.
+        options: Of `lambdamart.learn`.
+
+    Returns:
+        The trees, and what came of it: JSON values.
+    """
+    first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
+    past = head(interactions, first)
+    if not users and (back := _clicks_of_returned(interactions, first)) < least_questions:
+        return None, {"why": f"{back} questions of known people, {least_questions} are needed"}
+    remembered = People.build(past, items, users)
+    questions, who = questions_of_people(interactions, past, remembered)
+    asked = len(who)
+    if asked < max(least_questions, 1):
+        return None, {"why": f"{asked} questions of known people, {least_questions} are needed"}
+    stage, block = Candidates.build(past, settings), int(settings["candidates"])
+    wide, rows, seed = block + OWN + ALIKE, int(ROWS_PER_S * budget_s), options["seed"]
+    keep = float(np.clip(rows / (asked * wide), *KEEP))
+    most = min(asked, max(2, int(rows / (1 + keep * wide))))
+    taught = np.sort(np.random.default_rng([seed, 2]).permutation(asked)[:most])
+    questions, who = questions.some(taught), who[taught]
+    cut = int(0.8 * most)
+    lessons = lessons_of(stage, remembered, questions, who, block, keep, seed)
+    judged = np.arange(cut, most)[-MOST_QUESTIONS:]
+    exam = lessons_of(stage, remembered, questions.some(judged), who[judged], block, 1.0, seed)
+    part = first_questions(lessons, cut)
+    told: dict[str, Any] = {"asked": asked, "questions": most, "rows": len(lessons.label), "kept_share": round(keep, 4)}
+    if len(part.sizes) < 2 or not len(exam.sizes):
+        return None, {**told, "why": "too few answers are among the candidates"}
+    fewer = {**options, "trees": max(1, options["trees"] // 3)}
+    figure = {}
+    for what, names in (("session", FEATURES), ("session and history", NAMES)):
+        trial = learn(_narrow(part, len(names)), **fewer, names=names)
+        figure[what] = figures(ranked(trial.predict(exam.rows[:, : len(names)]), exam), wide)
+    told["exam"] = figure
+    if sum(figure["session and history"][name] - figure["session"][name] for name in ("hr", "mrr")) <= 0:
+        return None, {**told, "why": "the session alone foresees as well"}
+    return learn(lessons, **options, names=NAMES), told
+
+
+def _clicks_of_returned(interactions: Interactions, first: int) -> int:
+    """Clicks, from session number `first` on, of people who were there before."""
+    user = interactions.user
+    if user is None:
+        return 0
+    back = (user[first:] >= 0) & np.isin(user[first:], user[:first])
+    return int(np.diff(interactions.session_ptr)[first:][back].sum())
+
+
+def questions_of_people(
+    interactions: Interactions, past: Interactions, remembered: People
+) -> tuple[Questions, NDArray[np.int64]]:
+    """What known people clicked after the past, each session's first click included, and who asked each question."""
+    first = len(past.session_ptr) - 1
+    known = np.zeros(len(interactions.item_ids), dtype=np.bool_)
+    known[past.item] = True
+    later = questions_of(interactions, first, known)
+    start = int(interactions.session_ptr[first])
+    session = np.repeat(np.arange(len(interactions.session_ptr) - 1), np.diff(interactions.session_ptr))[start:]
+    owner = session[known[interactions.item[start:]]]
+    code = np.append(remembered.codes(interactions.user_ids), -1)
+    person = np.full(len(owner), -1) if interactions.user is None else code[interactions.user[owner]]
+    opening = np.flatnonzero(np.append(np.ones(min(len(owner), 1), np.bool_), np.diff(owner) != 0))
+    end = np.concatenate([opening, later.end])
+    order = np.argsort(end, kind="stable")
+    order = order[person[end[order]] >= 0]
+    end = end[order]
+    begin = np.concatenate([opening, later.begin])[order]
+    return Questions(later.clicks, begin, end, later.clicks[end]), person[end]
+
+
+def lessons_of(
+    stage: Candidates, remembered: People, questions: Questions, who: NDArray[np.int64], block: int, keep: float,
+    seed: int,
+) -> Lessons:  # fmt: skip
+    """What a ranker can learn from questions of known people; the arguments as of `Candidates.lessons`."""
+    popular, room = stage.popular(POPULAR), room_for(stage)
+    askers = {code: asker_of(stage, remembered, remembered.memory_of(code), room) for code in np.unique(who).tolist()}
+    more = [
+        joined(askers[code].proposed, popular, clicked)
+        for code, clicked in zip(who.tolist(), (questions.end > questions.begin).tolist(), strict=True)
+    ]
+    lessons = stage.lessons(questions, block, keep, seed, more)
+    person = who[lessons.question]
+    rows = np.zeros((len(person), len(people.FEATURES)), np.float32)
+    order = np.argsort(person, kind="stable")
+    for own in np.split(order, np.flatnonzero(np.diff(person[order])) + 1) if len(order) else []:
+        asker, codes = askers[int(person[own[0]])], lessons.code[own]
+        rows[own] = remembered.describe(asker.memory, codes, stage.likeness(asker.direction, codes))
+    return lessons._replace(rows=np.concatenate([lessons.rows, rows], axis=1))
+
+
+def asker_of(first: Candidates, remembered: People, memory: Memory, room: tuple[NDArray[Any], NDArray[Any]]) -> Asker:
+    """What a person's memory proposes, and its direction among the vectors of items."""
+    return Asker(memory, remembered.proposals(memory, room), first.direction(*memory.leads()))
+
+
+def joined(proposed: NDArray[np.int32], popular: NDArray[np.int32], clicked: Any) -> NDArray[np.int32]:
+    """What joins the candidates of a session: the history's, and what is popular while nothing has been clicked."""
+    return proposed if clicked else np.concatenate([proposed, popular[~np.isin(popular, proposed)]])
+
+
+def room_for(first: Candidates) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scratch for `People.proposals`."""
+    items = len(first.knn.item_ids)
+    return np.zeros(items), np.empty(items, np.int32)
+
+
+def _narrow(lessons: Lessons, features: int) -> Lessons:
+    return lessons._replace(rows=lessons.rows[:, :features])
+
+
+def warm_people() -> None:
+    """Compiles the loops that only known people need, or reads them from the cache."""
+    from thinslice.models.item_to_item import ItemToItem
+
+    ItemToItem.warm()
+
+
+NAMES = (*FEATURES, *people.FEATURES)
+_NONE = np.zeros(0, np.int32)
