@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
-from thinslice.experiments.isolation import training_filter
+from thinslice.experiments import assign, unit_id_of
+from thinslice.experiments.isolation import block_labels, may_show, training_filter
 from thinslice.records import Experiment, Variant
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -53,3 +54,27 @@ def test_the_same_rng_leaves_out_the_same_sessions():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(BadInput, match="no variant 'c'"):
         filtered([], "c")
+
+
+def test_a_session_of_a_switchback_belongs_to_the_variant_that_was_on_as_it_began():
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    variants = [Variant(name=name, policy="popular", weight=0.5) for name in ("old", "new")]
+    of = Experiment(name="fares", tenant="shop", unit="block", block_minutes=60.0, variants=variants, started_at=start)
+    began = start.timestamp() + np.arange(-10, 200) * 1_800.0
+    labels = block_labels(of, began)
+    assert (labels[:10] == "").all()
+    assert labels[10:].tolist() == [assign(of, unit_id_of(of, at=at)).variant for at in began[10:]]
+    assert block_labels(of, []).tolist() == []
+
+
+def test_where_items_are_dealt_out_too_each_belongs_to_one_variant():
+    variants = [Variant(name=name, policy="popular", weight=weight) for name, weight in (("a", 0.2), ("b", 0.8))]
+    of = Experiment(name="explore", tenant="shop", variants=variants)
+    items = [f"item-{n}" for n in range(5_000)]
+    first, second = may_show(of, "a", items), may_show(of, "b", items)
+    assert (first != second).all()
+    assert abs(first.mean() - 0.2) < 0.02
+    visitors = np.array([assign(of, item).variant == "a" for item in items])
+    assert abs(np.corrcoef(first, visitors)[0, 1]) < 0.05  # items and visitors are dealt out independently
+    with pytest.raises(BadInput, match="has no variant 'c'"):
+        may_show(of, "c", items)

@@ -12,6 +12,7 @@ from thinslice.experiments import assign, is_running, parse_experiment
 from thinslice.jobs import conduct
 from thinslice.jobs.design import design_experiment, read_history
 from thinslice.jobs.measure import experiment_file, read_experiment
+from thinslice.jobs.tend import tend
 from thinslice.records import Edge, Event, Exposure, Order, OrderLine
 from thinslice.serving.experiments import exposure_of
 from thinslice.serving.unit_maps import GRAPH, KEPT, read_unit_map, unit_map_file
@@ -191,6 +192,47 @@ def test_people_who_know_each_other_are_one_cluster(workspace):
     assert len(found) == 240
     assert len({found.get(f"u{g}-{a}") for g in range(60) for a in range(4)}) == 60
     assert found.get("u7-0") == found.get("u7-3")
+
+
+def test_results_steer_the_weights_and_who_was_served_keeps_the_variant(workspace):
+    before = start(workspace, TEXT + 'allocation = "thompson"\nmetrics = [{name = "views_per_visitor"}]\n')
+    serve(workspace, before, 600, NOW + timedelta(hours=1))
+    assert tend(workspace, NOW + timedelta(minutes=59)) == {}
+    rng = np.random.default_rng(0)
+    events = []
+    for n in range(600):
+        rate = 4 if assign(before, f"v{n}").variant == "new" else 3
+        at = NOW + timedelta(hours=1, minutes=5)
+        events += [
+            Event(tenant="shop", event_id=f"{n}.{k}", name="view_item", occurred_at=at, received_at=at,
+                  visitor_id=f"v{n}", item_id="a")
+            for k in range(int(rng.poisson(rate)))
+        ]  # fmt: skip
+    Lake(workspace.lake).append("events", events)
+    said = tend(workspace, LATER)
+    assert said["shop/ranker"].startswith("allocation 2: old 10.0%, new 90.0%")
+    steered = read_experiment(workspace, "shop", "ranker")
+    assert [each.weights["new"] for each in steered.history] == [0.5, 0.9]
+    kept = read_unit_map(unit_map_file(workspace.experiments / "shop", "ranker", KEPT))
+    for n in range(600):
+        assert assign(steered, f"v{n}", LATER.timestamp(), kept.get).variant == assign(before, f"v{n}").variant
+    assert tend(workspace, LATER + timedelta(hours=2)) == {}  # nothing new, so no new allocation
+
+
+def test_units_whose_first_slate_came_late_to_the_lake_are_kept_too(workspace):
+    before = start(workspace)
+    serve(workspace, before, 100, NOW + timedelta(hours=1))
+    first = conduct.ramp_experiment(workspace, "shop", "ranker", LATER, weights={"old": 0.1, "new": 0.9}).kept
+    late = [
+        Exposure(recommendation_id=f"late{n}", tenant="shop", occurred_at=LATER - timedelta(seconds=20),
+                 placement="home", policy="p", model_version="m", visitor_id=f"w{n}",
+                 experiments=[exposure_of(before, f"w{n}")])
+        for n in range(100)
+    ]  # fmt: skip
+    Lake(workspace.lake).append("exposures", late)
+    assert "units keep their first variant" in tend(workspace, LATER + timedelta(minutes=1))["shop/ranker"]
+    assert len(read_unit_map(unit_map_file(workspace.experiments / "shop", "ranker", KEPT))) > first
+    assert tend(workspace, LATER + timedelta(minutes=2)) == {}
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 """Which sessions may teach a variant: its own and those before the test; nobody harvests the other's discoveries."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import BadInput
+from thinslice.experiments.assign import bucket
+from thinslice.experiments.switchback import block_of, block_variant
 from thinslice.records import Experiment
 
 
@@ -42,3 +46,48 @@ def training_filter(
     mask = before.copy()
     mask[own] = True
     return mask
+
+
+def block_labels(experiment: Experiment, started: ArrayLike) -> NDArray[np.str_]:
+    """Shape (sessions,): the variant of a switchback that was on as each session began; "" before the experiment.
+
+    Args:
+        experiment: A switchback.
+        started: Shape (sessions,), unix seconds.
+
+    Raises:
+        BadInput: The experiment's unit is no block.
+    """
+    begun = -np.inf if experiment.started_at is None else experiment.started_at.timestamp()
+    starts = np.asarray(started, dtype=np.float64)
+    blocks = [block_of(experiment, at) if at >= begun else None for at in starts.tolist()]
+    shown = {block: block_variant(experiment, block, bucket) for block in set(blocks) if block is not None}
+    return np.array(["" if block is None else shown[block] for block in blocks], dtype=np.str_)
+
+
+def may_show(experiment: Experiment, variant: str, items: Sequence[str]) -> NDArray[np.bool_]:
+    """Which items a variant may show where items are dealt out too: each item belongs to one variant.
+
+    With items apart as well as visitors, a variant cannot live on what the other one found out about an item: what is
+    compared is how well each policy makes new items known.
+
+    Args:
+        experiment: Whose weights deal the items out.
+        variant: Whose.
+        items: Ids.
+
+    Returns:
+        Shape (items,).
+
+    Raises:
+        BadInput: The experiment has no such variant.
+
+    Source: Su et al., Long-term value of exploration (arXiv 2305.07764).
+    """
+    names = [each.name for each in experiment.variants]
+    if variant not in names:
+        raise BadInput(f"experiment {experiment.name!r} has no variant {variant!r} (there is: {', '.join(names)}).")
+    ends = np.cumsum([each.weight for each in experiment.variants])
+    where = np.array([bucket(f"{experiment.tenant}:{experiment.name}:items", item) for item in items], dtype=np.float64)
+    owner = np.minimum(np.searchsorted(ends, where, side="right"), len(names) - 1)
+    return np.asarray(owner == names.index(variant), dtype=np.bool_)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
-from thinslice.errors import BadInput, NotReady, UnknownName
+from thinslice.errors import BadInput, UnknownName
 from thinslice.experiments import assign, dump_experiment, is_running, parse_experiment, with_allocation, with_start
 from thinslice.experiments.assign import GRAPHS, UNCHANGED, unit_key
-from thinslice.experiments.communities import Communities, communities, labels_of, seen_together
+from thinslice.experiments.communities import labels_of
 from thinslice.experiments.unit_map import UnitMap
+from thinslice.jobs.graphs import graph_communities
 from thinslice.jobs.measure import experiment_file, read_experiment
 from thinslice.records import Experiment, Variant
 from thinslice.serving.experiments import read_experiments
@@ -25,12 +25,6 @@ HOLDOUT = "holdout"
 
 HELD, MEASURED = "held", "measured"
 """Its variants: who is spared what is shipped and tested, and as many who live like everybody."""
-
-LARGEST_SHARE = 0.02
-"""No community of a graph has more than this share of all nodes, so that 50 clusters or more can be compared."""
-
-GRAPH_DAYS = 90
-"""Items are tied by the sessions of so many days."""
 
 
 class Ramped(NamedTuple):
@@ -262,55 +256,6 @@ def start_backtest(
         variants=[msgspec.structs.replace(each, weight=0.5, forced=[]) for each in (old, shipped)],
     )  # fmt: skip
     return _start(workspace, experiment, "the backtest", now)
-
-
-def graph_communities(workspace: Workspace, experiment: Experiment, now: datetime) -> tuple[list[str], Communities]:
-    """The communities of a tenant's graph: ids, and who belongs together.
-
-    Args:
-        workspace: Whose.
-        experiment: Its `cluster` says which graph: items that follow each other in sessions, or people by edges.
-        now: Aware; ties after it are left out.
-
-    Raises:
-        NotReady: There are no ties.
-    """
-    connection = Lake(workspace.lake).connect(tenant=experiment.tenant)
-    try:
-        if experiment.cluster == "people-graph":
-            rows = connection.execute(
-                "SELECT from_id, to_id, weight FROM edges WHERE kind != 'block' AND occurred_at <= ? ORDER BY ALL",
-                [now],
-            ).fetchall()
-        else:
-            rows = connection.execute(
-                f"""
-                SELECT coalesce(session_id, visitor_id) AS who, item_id FROM events
-                WHERE item_id IS NOT NULL AND coalesce(session_id, visitor_id) IS NOT NULL AND NOT is_bot
-                  AND NOT duplicate AND consent = 'personalization' AND name IN ('view_item', 'add_to_cart')
-                  AND occurred_at <= ? AND occurred_at > CAST(? AS TIMESTAMPTZ) - INTERVAL {GRAPH_DAYS} DAY
-                ORDER BY who, occurred_at, event_id
-                """,
-                [now, now],
-            ).fetchall()
-    finally:
-        connection.close()
-    people = experiment.cluster == "people-graph"
-    ids = sorted({node for row in rows for node in (row[:2] if people else row[1:])})
-    code = {name: place for place, name in enumerate(ids)}
-    if people:
-        ends = ([code[row[0]] for row in rows], [code[row[1]] for row in rows])
-        weights = [max(float(row[2] or 1.0), 1e-9) for row in rows]
-    else:
-        first, second, count = seen_together(
-            np.array([row[0] for row in rows], dtype=object), [code[row[1]] for row in rows]
-        )
-        ends, weights = (first.tolist(), second.tolist()), count.astype(float).tolist()
-    if not ends[0]:
-        what = "no edges" if people else "no sessions with two items"
-        raise NotReady(f"tenant {experiment.tenant!r} has {what}, so {experiment.cluster} has no communities.")
-    largest = max(2, int(LARGEST_SHARE * len(ids)))
-    return ids, communities(len(ids), ends, weights, rng=np.random.default_rng(0), largest=largest)
 
 
 def _start(workspace: Workspace, experiment: Experiment, where: str, now: datetime) -> Experiment:

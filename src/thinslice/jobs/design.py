@@ -10,7 +10,7 @@ from thinslice.errors import BadInput, NotReady
 from thinslice.experiments.communities import labels_of
 from thinslice.experiments.design import PAST, Design, History, design
 from thinslice.experiments.evidence import WEIGHT, raw_columns
-from thinslice.jobs.conduct import graph_communities
+from thinslice.jobs.graphs import graph_communities
 from thinslice.metrics import UNIT_COLUMNS
 from thinslice.metrics.statistics import Database
 from thinslice.metrics.unit_table import event_key, identifier, text

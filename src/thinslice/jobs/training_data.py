@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thinslice.experiments.isolation import block_labels
 from thinslice.models import from_columns
 from thinslice.records import ACTIONS, Experiment, Interactions, Item, User
 from thinslice.sessions import (
@@ -146,19 +147,25 @@ def read_users(lake: Lake, tenant: str, versions: Mapping[str, int] | None = Non
 
 
 def assigned(lake: Lake, clicks: Clicks, experiment: Experiment) -> NDArray[np.str_]:
-    """Shape (sessions,): the variant of an experiment that each session belongs to, empty outside of it."""
+    """Shape (sessions,): the variant of an experiment that each session belongs to, empty outside of it.
+
+    A session of a switchback belongs to the variant that was on as it began, one of a cluster to its visitor's.
+    """
+    if experiment.unit == "block":
+        return block_labels(experiment, clicks.started)
+    key = "visitor_id" if experiment.unit == "cluster" else "unit_id"
     connection = lake.connect(tenant=experiment.tenant)
     try:
         rows = connection.execute(
-            """
-            SELECT unit_id, epoch(occurred_at) AS at, variant FROM exposure_variants
-            WHERE experiment = ? AND unit_id IS NOT NULL ORDER BY occurred_at, recommendation_id
+            f"""
+            SELECT {key} AS unit_id, epoch(occurred_at) AS at, variant FROM exposure_variants
+            WHERE experiment = ? AND {key} IS NOT NULL ORDER BY occurred_at, recommendation_id
             """,
             [experiment.name],
         ).fetchnumpy()
     finally:
         connection.close()
-    unit = {"visitor": clicks.visitor, "session": clicks.session_id, "user": clicks.user}[experiment.unit]
+    unit = {"session": clicks.session_id, "user": clicks.user}.get(experiment.unit, clicks.visitor)
     return assigned_at_start(
         clicks.started,
         clicks.ended,

@@ -26,6 +26,7 @@ from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
+from thinslice.jobs.tend import tend
 from thinslice.jobs.train import news_of_tenants
 from thinslice.jobs.training_data import Counted, count_all
 from thinslice.process.bond import die_with
@@ -196,7 +197,8 @@ class Jobs:
             self._start_errand("sessions")
 
     def measure(self) -> None:
-        """Writes the report of every running experiment for the console."""
+        """Writes the report of every running experiment for the console, and lets results steer where they are to."""
+        tend(self.workspace, datetime.now(UTC))
         measure_all(self.workspace, datetime.now(UTC))
         self.state["measured_at"] = now_text()
 
