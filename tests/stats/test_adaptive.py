@@ -181,6 +181,20 @@ def test_every_kind_of_score_finds_an_effect_without_bias():
     assert abs(np.mean(found["naive"]) - 0.03) > 3.5 * np.std(found["naive"]) / 50**0.5
 
 
+def test_with_three_variants_any_two_are_compared():
+    rng = np.random.default_rng(0)
+    names = ["old", "new", "bold"]
+    gaps = {name: [] for name in names[1:]}
+    for _ in range(40):
+        groups = cells(steered(rng, effect_size=0.02, arms=3), names)
+        of = adaptive_scores(groups, ["y"], names)
+        for name in gaps:
+            got = paired_effect(of, *(Quotient(score_column("y", side)) for side in ("old", name)))
+            gaps[name].append(got.effect_size)
+    for name, truth in (("new", 0.02), ("bold", 0.0)):
+        assert np.mean(gaps[name]) == pytest.approx(truth, abs=3.5 * np.std(gaps[name]) / 40**0.5)
+
+
 def test_paired_columns_give_the_paired_test():
     rng = np.random.default_rng(0)
     before, after = rng.normal(5, 1, 300), rng.normal(5.2, 1, 300)

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinslice.errors import StatisticsError, TooFewUnits
-from thinslice.stats import Quotient, Sample, cuped_theta, effect, fieller, log_ratio, merge, moments, sample
+from thinslice.stats import (
+    Quotient,
+    Sample,
+    always_valid_ci,
+    always_valid_pvalue,
+    cuped_theta,
+    effect,
+    fieller,
+    log_ratio,
+    merge,
+    moments,
+    sample,
+)
 
 COLUMNS = ("orders", "revenue", "sessions", "before", "sessions_before")
 
@@ -177,6 +189,53 @@ def test_very_small_and_very_large_numbers_are_numbers_all_the_same(scale):
     got = effect(*(sample(arm, Quotient("y")) for arm in arms))
     assert got.pvalue == pytest.approx(effect(Sample(3, 7 / 3, 7 / 3), Sample(4, 3.25, 83 / 12)).pvalue, rel=1e-6)
     assert all(math.isfinite(end) for end in (*got.effect_size_ci, *got.rel_effect_size_ci))
+
+
+def waves():
+    """Two variants whose outcome and covariate are plain formulas, so that another program can be given the same."""
+    arms = []
+    for n, height, turn, before in ((400, 10.0, 1.3, 0.7), (500, 10.8, 1.9, 0.3)):
+        row = np.arange(n)
+        y = np.abs(np.sin(row * turn)) * height
+        arms.append(moments({"y": y, "x": np.abs(np.cos(row * before)) + 0.1 * y}))
+    return arms
+
+
+@pytest.mark.parametrize(
+    ("metric", "covariate", "effect_size", "ci", "pvalue"),
+    [
+        (Quotient("y"), None, 0.5178838829434502, (0.096651340223461, 0.9391164256634394), 0.01602567878795269),
+        (
+            Quotient("y", "x"),
+            None,
+            0.2027793153962003,
+            (-0.023655171742825776, 0.4292138025352264),
+            0.07915653179216475,
+        ),
+        (
+            Quotient("y"),
+            Quotient("x"),
+            0.255494345939244,
+            (-0.03778293208548389, 0.5487716239639719),
+            0.08765161160204649,
+        ),
+    ],
+    ids=["mean", "ratio", "cuped"],
+)
+def test_absolute_effects_are_those_of_growthbook(metric, covariate, effect_size, ci, pvalue):
+    """Constants: gbstats 0.8.0, TwoSidedTTest, absolute. Its relative test has another p-value; ours has one only."""
+    arms = waves()
+    got = effect(*(sample(arm, metric, covariate=covariate, pooled=merge(arms)) for arm in arms))
+    assert got.effect_size == pytest.approx(effect_size, rel=1e-9)
+    assert got.effect_size_ci == pytest.approx(ci, rel=1e-9)
+    assert got.pvalue == pytest.approx(pvalue, rel=1e-9)
+
+
+def test_the_sequence_is_that_of_growthbook():
+    """Constants: gbstats 0.8.0, SequentialTwoSidedTTest tuned for 5,000."""
+    got = effect(*(sample(arm, Quotient("y")) for arm in waves()))
+    assert always_valid_ci(got.effect_size, got.se, 900) == pytest.approx((-0.21605123069429977, 1.2518189965812003))
+    assert always_valid_pvalue(got.effect_size, got.se, 900) == pytest.approx(0.28115388677388226)
 
 
 def test_cuped_is_lins_regression_with_robust_errors():

@@ -110,6 +110,25 @@ def test_without_burn_in_what_the_other_side_left_behind_makes_the_effect_smalle
     assert np.mean(dropped) == pytest.approx(2.0, abs=0.1)
 
 
+def test_blocks_that_were_dealt_out_by_the_hour_are_drawn_again_by_the_hour():
+    """The same hour of two successive days gets each side once; a shuffle over all blocks would find nothing."""
+    rng = np.random.default_rng(0)
+    hours, days = 6, 20
+    strata = (np.arange(days)[:, None] // 2 * hours + np.arange(hours)).ravel()
+    dealt, shuffled = [], []
+    for _ in range(300):
+        first = rng.random((days // 2, hours)) < 0.5
+        treated = np.stack([first, ~first], axis=1).reshape(-1)
+        y = np.tile(10 * np.sin(np.arange(hours)), days) + rng.normal(size=hours * days)
+        blocks = switchback_blocks(y + 0.3 * treated, range(hours * days), treated)
+        again = redraw(treated, rng=rng, strata=strata, draws=199)
+        dealt.append(switchback_effect(blocks, again))
+        shuffled.append(switchback_effect(blocks, redraw(treated, rng=rng, strata=np.zeros(y.size), draws=199)))
+    for rows, low, high in ((dealt, 0.91, 0.98), (shuffled, 0.999, 1.0)):
+        assert low <= np.mean([row.effect_size_ci[0] <= 0.3 <= row.effect_size_ci[1] for row in rows]) <= high
+    assert np.mean([row.pvalue <= 0.05 for row in dealt]) > 5 * np.mean([row.pvalue <= 0.05 for row in shuffled]) + 0.2
+
+
 @pytest.mark.slow
 def test_over_2000_runs_the_test_is_wrong_in_5_percent_and_intervals_cover_95():
     rng = np.random.default_rng(0)
