@@ -33,7 +33,8 @@ EXPERIMENT = Experiment(
 
 EXPOSURES = """
 COPY (SELECT 'r' || i AS recommendation_id, 'shop' AS tenant,
-    first + to_seconds(((i * 7919) % {spread})::BIGINT) AS occurred_at, unit AS visitor_id, unit || '-' || (i % 2) AS session_id, NULL::VARCHAR AS user_id, 'home' AS placement,
+    first + to_seconds(((i * 7919) % {spread})::BIGINT) AS occurred_at, unit AS visitor_id,
+    unit || '-' || (i % 2) AS session_id, NULL::VARCHAR AS user_id, 'home' AS placement,
     'p' AS policy, 'm' AS model_version, false AS is_bot, false AS shadow, 'personalization' AS consent,
     MAP {{'device': CASE WHEN hash(unit, 3) % 3 = 0 THEN 'phone' ELSE 'desk' END}} AS segments,
     [{{'experiment': 'ranker', 'variant': CASE WHEN hash(unit) % 2 = 0 THEN 'old' ELSE 'new' END, 'unit': 'visitor',

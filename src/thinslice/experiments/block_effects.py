@@ -18,20 +18,27 @@ WIDEST = 64.0
 """An end of the relative interval beyond 64 times (or a 64th) is unbounded."""
 
 
-def block_result(empty: MetricResult, blocks: Mapping[str, Mapping[str, Blocks]], alpha: float) -> MetricResult:
+def block_result(
+    empty: MetricResult, blocks: Mapping[str, Mapping[str, Blocks]], redrawn: NDArray[np.bool_] | None, alpha: float
+) -> MetricResult:
     """One metric of a switchback.
 
-    The assignment is drawn again by shuffling the sides over the blocks, with as many treated blocks as there were,
-    from a fixed start, so that a report can be recomputed. The relative interval holds every constant relative effect
-    that this test does not reject; there is none where control's mean is not positive.
+    Without `redrawn` the assignment is drawn again by shuffling the sides over the blocks, with as many treated blocks
+    as there were, from a fixed start, so that a report can be recomputed. The relative interval holds every constant
+    relative effect that this test does not reject; there is none where control's mean is not positive.
 
     Args:
         empty: The row without numbers.
         blocks: Metric → treatment → its blocks.
+        redrawn: Shape (draws, blocks), assignments that the design could have drawn; None to shuffle.
         alpha: One minus the confidence of the intervals.
     """
+    if empty.name not in blocks:
+        return msgspec.structs.replace(empty, why="caps and quantiles are of units, and a switchback compares blocks")
     of = blocks[empty.name][empty.variant]
-    drawn = redraw(of.treated, rng=np.random.default_rng(0), strata=np.zeros(of.treated.size))
+    drawn = redrawn
+    if drawn is None:
+        drawn = redraw(of.treated, rng=np.random.default_rng(0), strata=np.zeros(of.treated.size))
     try:
         got = switchback_effect(of, drawn, alpha=alpha)
     except StatisticsError as error:

@@ -66,6 +66,7 @@ class Evidence(NamedTuple):
         cells: Units by time and logged probabilities; when there, effects are AIPW.
         quantiles: Quantile metric → variant → its sample, or why there is none.
         blocks: Metric → treatment → the time blocks of a switchback, its own and control's.
+        redrawn: Shape (draws, blocks), other assignments that the switchback's design could have drawn; None shuffles.
         splits: Slice (`entry day` or a segment) → value → how its units fell; days oldest first.
         look: Which of the planned looks this is; None without a plan.
         planned_units: How many units were planned; the always-valid interval is narrowest there. 0 is unknown.
@@ -91,6 +92,7 @@ class Evidence(NamedTuple):
     cells: Sequence[Cell] = ()
     quantiles: Mapping[str, Mapping[str, Sample | str]] = {}
     blocks: Mapping[str, Mapping[str, Blocks]] = {}
+    redrawn: NDArray[np.bool_] | None = None
     splits: Mapping[str, Mapping[str, Split]] = {}
     look: Look | None = None
     planned_units: int = 0

@@ -15,17 +15,22 @@ from thinslice.experiments.checks import check_all
 from thinslice.experiments.counting import count
 from thinslice.experiments.evidence import Evidence, Look, planned_shares
 from thinslice.jobs.decisions import settle
+from thinslice.jobs.interactions import interactions
+from thinslice.jobs.measure_blocks import block_evidence_of
 from thinslice.jobs.measure_tables import make_tables, sightings
 from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.statistics import Database
 from thinslice.records import Experiment, Report
-from thinslice.serving.experiments import read_experiment_file
+from thinslice.serving.experiments import read_experiment_file, read_experiments
 from thinslice.settings import Workspace, read_settings
 from thinslice.store.lake import Lake
 
 SETTLED_AFTER = timedelta(days=1)
 """So long after its end an experiment is measured again, for events and orders that come late."""
+
+THREADS, MEMORY_MB = 2, 4_096
+"""What a report may use; what does not fit goes to a temporary folder of the lake."""
 
 
 def experiment_file(workspace: Workspace, tenant: str, name: str) -> Path:
@@ -65,10 +70,11 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
     experiment = read_experiment(workspace, tenant, name)
     lake = Lake(workspace.lake)
     lessons = contamination_of(lake, experiment, now)
+    others, _ = read_experiments(workspace.experiments, tenant)
     explorers = explorers_of(read_settings(workspace).tenant(tenant), experiment)
-    database = lake.connect(tenant=tenant)
+    database = lake.connect(tenant=tenant, threads=THREADS, memory_mb=MEMORY_MB)
     try:
-        found = measure_in(database, experiment, now, contamination=lessons, explorers=explorers)
+        found = measure_in(database, experiment, now, contamination=lessons, explorers=explorers, others=others)
     finally:
         database.close()
     return settle(lake, experiment, found, now)
@@ -76,7 +82,7 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
 
 def measure_in(
     database: Database, experiment: Experiment, now: datetime, *, contamination: Mapping[str, float] | None = None,
-    explorers: Collection[str] = (),
+    explorers: Collection[str] = (), others: Collection[Experiment] = (),
 ) -> Report:  # fmt: skip
     """The report from a database with the views `exposure_variants`, `events` and `orders`.
 
@@ -86,6 +92,7 @@ def measure_in(
         now: The moment of the report; what happened later does not count.
         contamination: Variant → share of its model's training rows that another variant caused.
         explorers: Variants that try what they do not know yet.
+        others: The tenant's other experiments: those that share units are tested for interaction.
     """
     if not experiment.metrics:
         experiment = msgspec.structs.replace(experiment, metrics=list(DEFAULT_METRICS))
@@ -94,7 +101,10 @@ def measure_in(
     evidence = evidence._replace(
         look=look_of(experiment, until), contamination=contamination or {}, explorers=frozenset(explorers)
     )
-    return report(evidence, experiment, now, check_all(evidence, experiment))
+    checks = check_all(evidence, experiment)
+    if sum(evidence.units.values()) and not evidence.weighted:
+        checks += interactions(database, experiment, others, until)
+    return report(evidence, experiment, now, checks)
 
 
 def measure_all(workspace: Workspace, now: datetime) -> dict[str, str]:
@@ -134,6 +144,8 @@ def _is_due(workspace: Workspace, experiment: Experiment, now: datetime) -> bool
 
 def _evidence(database: Database, experiment: Experiment, until: datetime) -> tuple[Evidence, Experiment]:
     """What the lake holds of an experiment, and the experiment with caps that are numbers."""
+    if experiment.unit == "block":
+        return block_evidence_of(database, experiment, until), experiment
     names = [variant.name for variant in experiment.variants]
     tables = make_tables(database, experiment, until)
     if tables.shape is None:

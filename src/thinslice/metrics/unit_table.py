@@ -179,6 +179,55 @@ SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JO
 ) USING (unit_id) WHERE NOT mixed"""
 
 
+def blocks_sql(experiment: Experiment, until: datetime) -> str:
+    """What happened in each block of time of a switchback, without its burn-in; only blocks that are over.
+
+    Views, carts, orders and sessions are those of visitors who were exposed in the block; clicks and impressions belong
+    to the block of their slate. A block without any exposure is absent.
+
+    Args:
+        experiment: A switchback: `block_minutes` long, the first `burn_in_minutes` of each left out.
+        until: Only what happened before.
+
+    Returns:
+        SQL over `exposure_variants`, `events` and `orders`: number, variant, mixed, units (visitors), the unit columns.
+    """
+    tenant, width = text(experiment.tenant), (experiment.block_minutes or 0.0) * 60
+    late = f"epoch(occurred_at) - block * {width!r} >= {experiment.burn_in_minutes * 60!r}"
+    live = f"tenant = {tenant} AND NOT is_bot AND NOT duplicate"
+    moment = f"CAST(floor(epoch(occurred_at) / {width!r}) AS BIGINT) AS block"
+    events = f"(SELECT visitor_id, session_id, name, occurred_at, {moment} FROM events WHERE {live})"
+    orders = f"(SELECT visitor_id, session_id, total_minor, occurred_at, {moment} FROM orders WHERE tenant = {tenant})"
+    return f"""
+WITH exposed AS (
+    SELECT * FROM (SELECT CAST(unit_id AS BIGINT) AS block, variant, visitor_id, session_id, recommendation_id,
+                          occurred_at
+                   FROM exposure_variants WHERE {_served(experiment, until)} AND NOT is_bot)
+    WHERE {late} AND (block + 1) * {width!r} <= {until.timestamp()!r}),
+here AS (SELECT DISTINCT block, visitor_id FROM exposed),
+named AS (SELECT block, name FROM exposed JOIN (SELECT recommendation_id, name FROM events WHERE {live}
+          AND name IN ('select_item', 'view_item_list')) USING (recommendation_id)),
+acts AS (SELECT * FROM {events} WHERE {late}), sold AS (SELECT * FROM {orders} WHERE {late}),
+visits AS (SELECT block, visitor_id, session_id FROM exposed UNION SELECT block, visitor_id, session_id FROM acts
+           UNION SELECT block, visitor_id, session_id FROM sold),
+parts AS (
+    SELECT block, 1 AS exposures, 0 AS impressions, 0 AS clicks, 0 AS views, 0 AS carts, 0 AS orders, 0 AS converted,
+           0 AS revenue_minor, 0 AS sessions FROM exposed
+    UNION ALL SELECT block, 0, CAST(name = 'view_item_list' AS INTEGER), CAST(name = 'select_item' AS INTEGER),
+           0, 0, 0, 0, 0, 0 FROM named
+    UNION ALL SELECT block, 0, 0, 0, CAST(name = 'view_item' AS INTEGER), CAST(name = 'add_to_cart' AS INTEGER),
+           0, 0, 0, 0 FROM acts SEMI JOIN here USING (block, visitor_id)
+    UNION ALL SELECT block, 0, 0, 0, 0, 0, count(*), 1, sum(total_minor), 0
+           FROM sold SEMI JOIN here USING (block, visitor_id) GROUP BY block, visitor_id
+    UNION ALL SELECT block, 0, 0, 0, 0, 0, 0, 0, 0, count(DISTINCT session_id)
+           FROM visits SEMI JOIN here USING (block, visitor_id) GROUP BY block)
+SELECT block AS number, any_value(variant) AS variant, any_value(mixed) AS mixed, any_value(units) AS units,
+       {", ".join(f"sum({name}) AS {name}" for name in UNIT_COLUMNS)}
+FROM parts JOIN (SELECT block, min(variant) AS variant, min(variant) <> max(variant) AS mixed,
+                        count(DISTINCT visitor_id) AS units FROM exposed GROUP BY block) USING (block)
+GROUP BY block ORDER BY block"""
+
+
 def event_key(experiment: Experiment) -> str:
     """The column of events and orders that names a row of the unit table; inside of clusters these are visitors."""
     return UNIT_KEYS.get(experiment.unit, "visitor_id")

@@ -1,0 +1,94 @@
+"""A switchback from the lake: blocks that are over, without what the variant before left behind."""
+
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from thinslice.errors import BadInput
+from thinslice.experiments.assign import bucket
+from thinslice.experiments.switchback import block_of, block_variant
+from thinslice.jobs.measure import measure_in
+from thinslice.metrics import UNIT_COLUMNS, blocks_sql
+from thinslice.metrics.statistics import rows_of
+from thinslice.records import Experiment, Metric, Variant
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+END = START + timedelta(days=14)
+PLAN = Experiment(
+    name="stock", tenant="shop", unit="block", block_minutes=360.0, burn_in_minutes=60.0, started_at=START, ends_at=END,
+    variants=[Variant(name="old", policy="a", weight=0.5), Variant(name="new", policy="b", weight=0.5)],
+    metrics=[
+        Metric(name="views", numerator="views", role="goal"),
+        Metric(name="click_through", numerator="clicks", denominator="exposures"),
+    ],
+)  # fmt: skip
+
+
+def shop(lift=0.0, seed=0, swapped=False):
+    """A visitor every six minutes for a fortnight: a slate, perhaps a click, views; the first hour is the old side's."""
+    rng, database = np.random.default_rng(seed), duckdb.connect()
+    database.execute("SET TimeZone = 'UTC'")
+    served, events = [], []
+    mood = 0.0
+    for number in range(14 * 240):
+        at = START + timedelta(minutes=6 * number)
+        block = block_of(PLAN, at.timestamp())
+        on = block_variant(PLAN, block, bucket)
+        late = (at.timestamp() - block * 21_600) < 3_600
+        works = (block_variant(PLAN, block - 1, bucket) if late else on) == "new"
+        mood = 0.97 * mood + rng.normal(0, 0.1)
+        who = f"v{number}"
+        name = on if not (swapped and number % 240 == 0) else {"old": "new", "new": "old"}[on]
+        served.append((f"r{number}", "shop", at, who, who, "stock", name, str(block), False, False))
+        for _ in range(rng.poisson(max(3 + mood + lift * works, 0.1))):
+            events.append(("shop", "view_item", at + timedelta(seconds=9), who, who, None, False, False))
+        if rng.random() < 0.3:
+            events.append(("shop", "select_item", at + timedelta(seconds=9), who, who, f"r{number}", False, False))
+    exposed = "recommendation_id tenant occurred_at visitor_id session_id experiment variant unit_id is_bot shadow"
+    acted = "tenant name occurred_at visitor_id session_id recommendation_id is_bot duplicate"
+    for table, rows, names in (("exposure_variants", served, exposed), ("events", events, acted)):
+        database.register("rows", pa.table(dict(zip(names.split(), map(list, zip(*rows, strict=True)), strict=True))))
+        database.execute(f"CREATE TABLE {table} AS SELECT * FROM rows")
+    database.execute("CREATE TABLE orders (tenant VARCHAR, visitor_id VARCHAR, session_id VARCHAR, total_minor BIGINT, "
+                     "occurred_at TIMESTAMPTZ)")  # fmt: skip
+    return database
+
+
+def test_blocks_that_are_over_are_counted_without_their_first_hour():
+    rows = rows_of(shop(), blocks_sql(PLAN, START + timedelta(hours=17)))
+    assert [row["number"] - block_of(PLAN, START.timestamp()) for row in rows] == [0, 1]
+    assert {(row["units"], row["exposures"], row["sessions"]) for row in rows} == {(50, 50, 50)}
+    assert set(UNIT_COLUMNS) < set(rows[0])
+
+
+def test_a_lift_is_found_by_drawing_the_assignment_again():
+    got = measure_in(shop(lift=1.0), PLAN, END)
+    views, clicks = got.metrics
+    assert got.units == {"old": 28, "new": 28}
+    assert views.effect_size == pytest.approx(1.0, abs=0.35)
+    assert (views.reading, clicks.reading) == ("better", "cannot_say")
+    assert got.method.startswith("switchback")
+    assert got.decision.action == "ship"
+    kept = measure_in(shop(lift=1.0), msgspec.structs.replace(PLAN, burn_in_minutes=0.0), END).metrics[0]
+    assert kept.effect_size < views.effect_size - 0.08
+
+
+def test_a_block_in_two_variants_makes_it_invalid_and_caps_are_refused_with_why():
+    capped = [*PLAN.metrics, Metric(name="capped", numerator="views", cap=5.0)]
+    got = measure_in(shop(swapped=True), msgspec.structs.replace(PLAN, metrics=capped, burn_in_minutes=0.0), END)
+    assert got.decision.action == "invalid"
+    assert "mixed_assignment" in got.decision.sentence
+    assert got.metrics[2].why.startswith("caps and quantiles are of units")
+    renamed = [Variant(name="old", policy="a", weight=0.5), Variant(name="newer", policy="b", weight=0.5)]
+    with pytest.raises(BadInput, match="name a variant 'new'"):
+        measure_in(shop(), msgspec.structs.replace(PLAN, variants=renamed), END)
+
+
+def test_before_any_block_is_over_nothing_is_said():
+    got = measure_in(shop(), PLAN, START + timedelta(hours=2))
+    assert got.units == {"old": 0, "new": 0}
+    assert got.decision.action == "extend"
