@@ -29,7 +29,7 @@ PLAN = Experiment(
 
 
 def shop(lift=0.0, seed=0, swapped=False):
-    """A visitor every six minutes for a fortnight: a slate, perhaps a click, views; the first hour is the old side's."""
+    """A visitor every six minutes for a fortnight: a slate, a click, views; the first hour is the old side's."""
     rng, database = np.random.default_rng(seed), duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
     served, events = [], []
