@@ -84,8 +84,14 @@ def clicks(shop: Shop, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], 
     return items, start[:, None] + np.arange(5) * 20.0
 
 
-def prepare(folder: Path, shop: Shop) -> dict[str, str]:
-    """A workspace with catalog, history, a trained model and a running experiment; returns the keys."""
+def prepare(folder: Path, shop: Shop, more: str = "") -> dict[str, str]:
+    """A workspace with catalog, history, a trained model and a running experiment; returns the keys.
+
+    Args:
+        folder: Of the workspace.
+        shop: How large.
+        more: Settings beside `SETTINGS`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -95,7 +101,7 @@ def prepare(folder: Path, shop: Shop) -> dict[str, str]:
     for section in ("[lake]", "[training]"):
         if section in kept:
             raise SystemExit(f"thinslice init writes {section} itself now; adapt the benchmark")
-    settings.write_text(kept + "\n" + SETTINGS)
+    settings.write_text(kept + "\n" + SETTINGS + more)
     rng = np.random.default_rng(0)
     items, times = clicks(shop, rng)
     table = pa.table(
@@ -110,6 +116,9 @@ def prepare(folder: Path, shop: Shop) -> dict[str, str]:
     catalog = {
         "item_id": np.arange(shop.items).astype(str),
         "title": [f"Item {number}" for number in range(shop.items)],
+        "brand": [f"brand {number % 97}" for number in range(shop.items)],
+        "categories": [[f"kind {number // 50}"] for number in range(shop.items)],
+        "price_minor": [500 + number * 7919 % 20_000 for number in range(shop.items)],
     }
     pq.write_table(pa.table(catalog), folder / "items.parquet")
     workspace = ["--workspace", str(folder), "--tenant", "shop"]

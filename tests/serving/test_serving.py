@@ -14,6 +14,7 @@ from thinslice.experiments import assign
 from thinslice.models import MODELS, from_columns
 from thinslice.records import Experiment, Item, RecommendationRequest, Variant
 from thinslice.serving import ExperimentFiles, Intake, ModelHost, RecommendationIds, Recommender, read_secret
+from thinslice.serving.catalog import MOST_CHANGES, CatalogView
 from thinslice.serving.intake import LogExposures
 from thinslice.settings import parse_settings
 from thinslice.store.artifacts import MemoryArtifacts
@@ -415,3 +416,22 @@ def test_a_generation_without_new_items_shares_the_vocabulary_and_its_mask(servi
     assert len({id(model.item_ids) for model in [*first.values(), *second.values()]}) == 1
     catalog = service.recommender.catalog("shop", service.now.timestamp())
     assert catalog.availability(first["popular"]) is catalog.availability(second["session-knn"])
+
+
+def test_a_large_feed_is_taken_in_by_parts_so_that_no_slate_waits_for_all_of_it():
+    now = datetime(2026, 5, 4, tzinfo=UTC)
+    live, at = MemoryLive(), now.timestamp()
+    live.put_items([Item(tenant="shop", item_id="first", updated_at=now)])
+    view = CatalogView(live, "shop")
+    assert not view.refresh(at)
+    live.put_items([Item(tenant="shop", item_id=f"i{number}", updated_at=now) for number in range(2 * MOST_CHANGES)])
+    sizes = []
+    more = view.refresh(at + 1)
+    while more:
+        sizes.append(len(view.items))
+        more = view.refresh(at + 1)
+    assert sizes == [1 + MOST_CHANGES, 1 + 2 * MOST_CHANGES]
+    assert view.may_show("i0")
+    fresh = CatalogView(live, "shop")
+    fresh.refresh(at)
+    assert len(fresh.items) == 1 + 2 * MOST_CHANGES, "who looks for the first time sees everything"

@@ -268,7 +268,7 @@ def test_a_loop_that_could_not_write_says_so_once_and_goes_on(worker, monkeypatc
 
     asyncio.run(run())
     assert any(isinstance(each, float) for each in written)
-    assert caplog.text.count("No space left on device; it is tried again each second") == 1
+    assert caplog.text.count("No space left on device; it is tried again every") == 1
 
 
 def test_openapi_describes_every_route(worker):

@@ -107,8 +107,11 @@ class LiveStore(Protocol):
         """Stores catalog items and returns the new catalog sequence number."""
         ...
 
-    def item_changes(self, tenant: str, after: int) -> tuple[int, list[Item]]:
-        """The newest sequence number of a tenant's catalog and the items that changed after `after`."""
+    def item_changes(self, tenant: str, after: int, most: int | None = None) -> tuple[int, list[Item]]:
+        """The sequence number up to which a tenant's changes after `after` are told, and those items, oldest first.
+
+        At most `most` of them are told: ask again from that number for the rest.
+        """
         ...
 
     def forget(self, tenant: str, visitor_id: str) -> None:

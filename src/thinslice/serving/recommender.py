@@ -142,6 +142,10 @@ class Recommender:
         view.refresh(now)
         return view
 
+    def follow_catalogs(self, now: float) -> bool:
+        """Brings every catalog that was asked for up to date, a few milliseconds' worth; whether more is to come."""
+        return any(view.refresh(now) for view in list(self._catalogs.values()))
+
     def _prepare(self, tenant: str, model: Model, pause: Callable[[], object]) -> None:
         """The mask of a model that is about to serve, made in the thread that loaded it."""
         view = self._catalogs.get(tenant)

@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -92,7 +93,8 @@ class Compactor:
         with self._alone() as alone:
             if not alone:
                 return Counts(busy=True)
-            self._run(now, counts)
+            with _not_collecting():
+                self._run(now, counts)
         return counts
 
     def _run(self, now: datetime, counts: Counts) -> None:
@@ -193,6 +195,18 @@ class Compactor:
             yield False
         finally:
             os.close(guard)
+
+
+@contextmanager
+def _not_collecting() -> Iterator[None]:
+    """Many records at once make the collector look at all of them again and again; none of them is in a circle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Batch:

@@ -249,15 +249,18 @@ class LiveDB:
                         ) from None
         return sequence
 
-    def item_changes(self, tenant: str, after: int) -> tuple[int, list[Item]]:
-        """The newest sequence number of a tenant's catalog (0: empty) and the items that changed after `after`."""
+    def item_changes(self, tenant: str, after: int, most: int | None = None) -> tuple[int, list[Item]]:
+        """The number of the last change that is told (0: empty catalog), and items that changed after `after`.
+
+        At most `most`, the oldest changes first; when so many came, there may be more.
+        """
         prefix = tenant.encode() + b"\0"
         newest = after if after > 0 else 0
         changed: list[Item] = []
         with self._environment.begin(buffers=True) as read:
             cursor = read.cursor(db=self._changes)
             going = cursor.set_range(prefix + _SEQUENCE.pack(newest + 1))
-            while going and bytes(cursor.key()[: len(prefix)]) == prefix:
+            while going and len(changed) != most and bytes(cursor.key()[: len(prefix)]) == prefix:
                 newest = _SEQUENCE.unpack(cursor.key()[len(prefix) :])[0]
                 value: Any = read.get(bytes(cursor.value()), db=self._items)
                 changed.append(_item_decoder.decode(value[_ITEM_HEADER.size :]))
@@ -404,9 +407,9 @@ class MemoryLive:
                 self._items[key] = (self._sequence, stamp, body)
         return self._sequence
 
-    def item_changes(self, tenant: str, after: int) -> tuple[int, list[Item]]:
+    def item_changes(self, tenant: str, after: int, most: int | None = None) -> tuple[int, list[Item]]:
         """As in `LiveDB`."""
-        rows = sorted(row for key, row in self._items.items() if key[0] == tenant and row[0] > after)
+        rows = sorted(row for key, row in self._items.items() if key[0] == tenant and row[0] > after)[:most]
         return (rows[-1][0] if rows else max(after, 0)), [_item_decoder.decode(row[2]) for row in rows]
 
     def note_recent(self, tenant: str, rows: Sequence[Mapping[str, Any]]) -> None:

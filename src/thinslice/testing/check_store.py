@@ -234,6 +234,12 @@ def _items_are_found_by_their_change(store: LiveStore) -> None:
     later = store.put_items([blue])
     _expect(store.item_changes("shop", sequence) == (later, [blue]), "a changed item is the only change")
     _expect(len(store.item_changes("shop", 0)[1]) == 1200, "an item stands once in the catalog")
+    told: list[Item] = []
+    at = 0
+    while some := store.item_changes("shop", at, 500)[1]:
+        _expect(len(some) <= 500, "no more changes are told than were asked for")
+        told, at = told + some, store.item_changes("shop", at, 500)[0]
+    _expect((at, told) == store.item_changes("shop", 0), "changes told in parts are all changes")
     store.put_items([blue])
     _expect(store.item_changes("shop", later) == (later, []), "the same item again is no change")
 

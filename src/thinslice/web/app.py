@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -28,6 +29,9 @@ STATIC = Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"
 COUNT_EVERY_S = 1.0
 """How often a worker writes its last minute for the Live page."""
 
+FOLLOW_EVERY_S = 0.25
+"""How often a worker looks for changes of its catalogs while nobody asks."""
+
 _log = logging.getLogger("thinslice.web")
 
 
@@ -44,13 +48,13 @@ def create_app(workspace: Workspace, settings: Settings, worker_name: str) -> St
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        counting = asyncio.create_task(count(context))
+        loops = [asyncio.create_task(each(context)) for each in (count, follow)]
         try:
             yield
         finally:
-            counting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await counting
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
             close_context(context)
 
     app = Starlette(
@@ -65,27 +69,42 @@ def create_app(workspace: Workspace, settings: Settings, worker_name: str) -> St
 
 
 async def count(context: Context) -> None:
-    """Writes this worker's counters about once a second, for as long as it runs.
-
-    What cannot be written (on a full disk, say) is named in the log once, and tried again a second later.
-    """
+    """Writes this worker's counters about once a second, for as long as it runs."""
     steps = {
         "counters": lambda: context.counters.write(context.models.gave_way),
         "rules": lambda: context.counters.rules(context.recommender.slates.take_removed()),
         "last events": context.intake.note_waiting,
     }
+    await keep_on(steps, COUNT_EVERY_S)
+
+
+async def follow(context: Context) -> None:
+    """Keeps the catalogs up to date also while nobody asks, so that no page meets the whole of a new feed."""
+
+    def take_in() -> bool:
+        return context.recommender.follow_catalogs(time.time())
+
+    await keep_on({"catalogs": take_in}, FOLLOW_EVERY_S)
+
+
+async def keep_on(steps: Mapping[str, Callable[[], object]], every_s: float) -> None:
+    """Takes steps for ever; one that returns True is taken again at once, after whatever waits for the loop.
+
+    What fails is named in the log once, and tried again the next time.
+    """
     broken: set[str] = set()
     while True:
         for name, step in steps.items():
             try:
-                step()
+                while step() is True:
+                    await asyncio.sleep(0)
             except Exception as error:  # whatever it is: the loop goes on, for the other steps and the next second
                 if name not in broken:
-                    _log.exception("writing %s failed: %s; it is tried again each second", name, error)
+                    _log.exception("%s: %s; it is tried again every %s s", name, error, every_s)
                 broken.add(name)
             else:
                 broken.discard(name)
-        await asyncio.sleep(COUNT_EVERY_S)
+        await asyncio.sleep(every_s)
 
 
 class Front:
