@@ -275,3 +275,32 @@ def test_the_decision_is_recorded_once_at_the_end_and_a_later_report_shows_it(wo
     (row,) = ledger(lake, "shop")
     assert (row.action, row.sentence) == (first.decision.action, first.decision.sentence)
     assert row.effects["click_through_rate/knn"]["effect_size"] == pytest.approx(first.metrics[2].effect_size)
+
+
+def test_experiments_that_share_units_are_tested_for_interaction_and_those_that_cannot_meet_are_not(workspace):
+    define(workspace)
+    history = History(visitors=1200)
+    history.write(workspace)
+    beside = msgspec.structs.replace(
+        EXPERIMENT, name="beside",
+        variants=[Variant(name="x", policy="popular", weight=0.5), Variant(name="y", policy="newest", weight=0.5)],
+    )  # fmt: skip
+    long_ago = msgspec.structs.replace(
+        beside, name="gone", started_at=START - timedelta(days=9), ends_at=START, stopped_at=START - timedelta(days=1)
+    )
+    for each in (beside, long_ago):
+        define(workspace, each)
+    elsewhere = []
+    for exposure in history.exposures:
+        got = assign(beside, exposure.visitor_id)
+        noted = msgspec.structs.replace(
+            exposure.experiments[0], experiment="beside", variant=got.variant, propensities=got.propensities
+        )
+        name = f"{exposure.recommendation_id}-b"
+        elsewhere.append(msgspec.structs.replace(exposure, recommendation_id=name, experiments=[noted]))
+    Lake(workspace.lake).append("exposures", elsewhere)
+    checks = {check.name: check for check in measure(workspace, "shop", "ranker", END).checks}
+    assert [name for name in checks if name.startswith("interaction")] == ["interaction_beside"]
+    assert checks["interaction_beside"].passed
+    assert "in x" in checks["interaction_beside"].detail
+    assert "in y" in checks["interaction_beside"].detail
