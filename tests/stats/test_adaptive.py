@@ -18,6 +18,7 @@ from thinslice.stats import (
     paired_effect,
     sample,
     score_column,
+    unit_scores,
 )
 
 NAMES = ["old", "new"]
@@ -90,6 +91,33 @@ def test_with_one_constant_allocation_it_is_the_difference_of_means():
     got, plain = compared(adaptive_scores(cells(rows), ["y"], NAMES)), naive(rows)
     assert got.effect_size == pytest.approx(plain.effect_size, abs=0.05)
     assert got.se == pytest.approx(plain.se, rel=0.1)
+
+
+def test_scores_of_units_and_of_cells_are_the_same():
+    rows = steered(np.random.default_rng(0), batches=6, size=300)
+    batch, arm, share, y, visits, _ = rows
+    alone = unit_scores({"y": y, "visits": visits}, np.array(NAMES)[arm], share, batch, NAMES)
+    of, together = moments(alone), adaptive_scores(cells(rows), ["y", "visits"], NAMES)
+    for name in together.names:
+        assert of.mean_of(name) == pytest.approx(together.mean_of(name))
+        assert of.var_of(name) == pytest.approx(together.var_of(name))
+
+
+def test_probabilities_that_follow_a_context_fake_no_effect():
+    """Who buys more gets the new one more often: the plain difference is the context's, the scores know it."""
+    rng = np.random.default_rng(0)
+    sure, naively = [], []
+    for _ in range(200):
+        context = rng.random(1_500)
+        arm = (rng.random(1_500) < 0.1 + 0.8 * context).astype(int)
+        y = 2 * context + rng.normal(size=1_500)
+        shares = np.column_stack([0.9 - 0.8 * context, 0.1 + 0.8 * context])
+        batch = np.arange(1_500) // 300
+        of = moments(unit_scores({"y": y}, np.array(NAMES)[arm], shares, batch, NAMES))
+        sure.append(compared(of).pvalue < 0.05)
+        naively.append(naive([batch, arm, shares, y]).pvalue < 0.05)
+    assert 0.015 <= np.mean(sure) <= 0.095
+    assert np.mean(naively) == 1
 
 
 @settings(max_examples=20)
@@ -217,6 +245,9 @@ def test_what_cannot_be_scored_is_refused():
         cells_of({"y": [1, 2]}, ["old", "new"], [[0.5, 0.6], [1, 0]], [0, 0], NAMES)
     with pytest.raises(StatisticsError, match="2 units and 2 variants"):
         cells_of({"y": [1, 2]}, ["old", "new"], [0.5, 0.5], [0, 0], NAMES)
+    for scored in (cells_of, unit_scores):
+        with pytest.raises(StatisticsError, match=r"'y' has shape \(3,\), but there are 2 units"):
+            scored({"y": [1, 2, 3]}, ["old", "new"], shares, [0, 0], NAMES)
     wrong = Cell(0, {"old": 1.0, "new": 0.0}, {"new": moments({"y": [1.0]})})
     with pytest.raises(StatisticsError, match="had probability 0"):
         adaptive_scores([wrong], ["y"], NAMES)

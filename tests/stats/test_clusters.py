@@ -98,6 +98,25 @@ def test_over_2000_runs_clusters_are_wrong_in_5_percent():
     assert 0.037 <= rejections(2_000)[1] <= 0.063
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lift", [1.05, 1.2])
+def test_intervals_of_clusters_cover_in_95_percent(lift):
+    rng = np.random.default_rng(0)
+    covered, runs = np.zeros(2), 2_000
+    for _ in range(runs):
+        sides = []
+        for factor in (1.0, lift):
+            sizes = rng.integers(20, 181, 20)
+            sums = sizes * (10 + rng.normal(size=20) * 0.5) + rng.normal(size=20) * sizes**0.5
+            sides.append(totals(factor * sums, sizes))
+        got = cluster_effect(*sides, Quotient("y"))
+        covered += [
+            got.effect_size_ci[0] <= 10 * (lift - 1) <= got.effect_size_ci[1],
+            got.rel_effect_size_ci[0] <= lift - 1 <= got.rel_effect_size_ci[1],
+        ]
+    assert all(0.937 <= share <= 0.963 for share in covered / runs), covered / runs
+
+
 def test_one_cluster_is_not_enough():
     one, two = totals([3.0], [3]), totals([3.0, 4.0], [3, 4])
     with pytest.raises(TooFewUnits, match="needs at least 2 clusters, got 1"):

@@ -1,6 +1,6 @@
 """The arithmetic of experiments: moments, effects, intervals, balance, designs, plans; knows no shop."""
 
-from thinslice.stats.adaptive import SCORE_WEIGHT, Cell, adaptive_scores, cells_of, score_column
+from thinslice.stats.adaptive import SCORE_WEIGHT, Cell, adaptive_scores, cells_of, score_column, unit_scores
 from thinslice.stats.always_valid import (
     always_valid_alpha,
     always_valid_ci,
@@ -64,5 +64,5 @@ __all__ = [
     "merge", "moments", "moments_from_sums", "obrien_fleming_looks", "paired_effect", "paule_mandel", "pooled_cap",
     "power", "quantile_sample", "ramp", "redraw", "relative_change", "sample", "sample_ratio", "score_column",
     "sequential_ratio", "shrink", "smallest_effect", "smallest_margin", "spillover", "switchback_blocks",
-    "switchback_effect", "trend", "units_needed", "winsorize", "with_correlation", "worst",
+    "switchback_effect", "trend", "unit_scores", "units_needed", "winsorize", "with_correlation", "worst",
 ]  # fmt: skip

@@ -91,6 +91,89 @@ def cells_of(
         StatisticsError: A unit in a variant that is not in `names` or had probability 0, or rows that are no
             probabilities.
     """
+    code, shares = _allocated(variant, propensities, names)
+    data = {name: _of_length(values, code.size, name) for name, values in columns.items()}
+    keys = np.column_stack([np.asarray(batch, dtype=np.float64), shares])
+    rows = np.lexsort((code, *keys.T[::-1]))
+    is_new = np.ones(code.size, dtype=bool)
+    is_new[1:] = (np.diff(keys[rows], axis=0) != 0).any(axis=1)
+    groups = keys[rows][is_new]
+    slot = (is_new.cumsum() - 1) * len(names) + code[rows]
+    starts = np.searchsorted(slot, np.arange(len(groups) * len(names) + 1))
+    found = []
+    for place, row in enumerate(groups):
+        held = {}
+        for at, name in enumerate(names):
+            which = rows[starts[place * len(names) + at] : starts[place * len(names) + at + 1]]
+            if which.size:
+                held[name] = moments({key: values[which] for key, values in data.items()})
+        found.append(Cell(int(row[0]), dict(zip(names, row[1:].tolist(), strict=True)), held))
+    return found
+
+
+def unit_scores(
+    columns: Mapping[str, ArrayLike], variant: ArrayLike, propensities: ArrayLike, batch: ArrayLike,
+    names: Sequence[str],
+) -> dict[str, NDArray[np.float64]]:  # fmt: skip
+    """The scores of `adaptive_scores` unit by unit, where every unit has probabilities of its own (a context).
+
+    Units for which one of two variants was impossible have to be left out before those two are compared; the score of
+    an impossible variant is its expected mean.
+
+    Args:
+        columns: As in `cells_of`.
+        variant: As in `cells_of`.
+        propensities: As in `cells_of`.
+        batch: As in `cells_of`.
+        names: As in `cells_of`.
+
+    Returns:
+        `score_column(column, name)` → shape (units,); `moments` of them go into `paired_effect`.
+
+    Raises:
+        StatisticsError: As in `cells_of`.
+    """
+    code, shares = _allocated(variant, propensities, names)
+    _, when = np.unique(np.asarray(batch), return_inverse=True)
+    when, size = when.ravel(), len(names)
+    batches = int(when.max(initial=-1)) + 1
+    slot = when * size + code
+    counts = np.bincount(slot, minlength=batches * size).reshape(batches, size).astype(np.float64)
+    found = {}
+    for column, values in columns.items():
+        y = _of_length(values, code.size, column)
+        sums = np.bincount(slot, weights=y, minlength=batches * size).reshape(batches, size)
+        mean = _earlier_means(sums, counts)
+        for place, name in enumerate(names):
+            expected = mean[when, place]
+            served = code == place
+            score = expected.copy()
+            score[served] += (y[served] - expected[served]) / shares[served, place]
+            found[score_column(column, name)] = score
+    return found
+
+
+def _of_length(values: ArrayLike, size: int, name: str) -> NDArray[np.float64]:
+    data = np.asarray(values, dtype=np.float64)
+    if data.shape != (size,):
+        raise StatisticsError(f"column {name!r} has shape {data.shape}, but there are {size} units.")
+    return data
+
+
+def _earlier_means(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shape (batches, variants): means of earlier batches; of all variants where one has none; at first of its own."""
+    before, units = sums.cumsum(axis=0) - sums, counts.cumsum(axis=0) - counts
+    pooled_sum, pooled_units = before.sum(axis=1), units.sum(axis=1)
+    nothing = pooled_units == 0
+    pooled_sum[nothing], pooled_units[nothing] = sums.sum(axis=1)[nothing], counts.sum(axis=1)[nothing]
+    pooled = np.broadcast_to((pooled_sum / pooled_units)[:, None], sums.shape)
+    return np.where(units > 0, before / np.maximum(units, 1), pooled)
+
+
+def _allocated(
+    variant: ArrayLike, propensities: ArrayLike, names: Sequence[str]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Each unit's place in `names` and the probabilities it had, or a refusal."""
     labels, shares = np.asarray(variant, dtype=str), np.asarray(propensities, dtype=np.float64)
     if shares.shape != (labels.size, len(names)):
         raise StatisticsError(f"{labels.size} units and {len(names)} variants, but propensities of {shares.shape}.")
@@ -105,23 +188,7 @@ def cells_of(
     impossible = int((shares[np.arange(labels.size), code] <= 0).sum())
     if impossible:
         raise StatisticsError(f"{impossible} units were served a variant that had probability 0.")
-    data = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
-    keys = np.column_stack([np.asarray(batch, dtype=np.float64), shares])
-    rows = np.lexsort((code, *keys.T[::-1]))
-    is_new = np.ones(labels.size, dtype=bool)
-    is_new[1:] = (np.diff(keys[rows], axis=0) != 0).any(axis=1)
-    groups = keys[rows][is_new]
-    slot = (is_new.cumsum() - 1) * len(names) + code[rows]
-    starts = np.searchsorted(slot, np.arange(len(groups) * len(names) + 1))
-    found = []
-    for place, row in enumerate(groups):
-        held = {}
-        for at, name in enumerate(names):
-            which = rows[starts[place * len(names) + at] : starts[place * len(names) + at + 1]]
-            if which.size:
-                held[name] = moments({key: values[which] for key, values in data.items()})
-        found.append(Cell(int(row[0]), dict(zip(names, row[1:].tolist(), strict=True)), held))
-    return found
+    return code, shares
 
 
 SCORE_WEIGHT = "score_weight"
