@@ -20,6 +20,15 @@ def played(name, runs, rng=0, **numbers):
     return rehearse(name, msgspec.structs.replace(find_scenario(name), **numbers), runs=runs, rng=rng)
 
 
+QUICK = {name: name for name in ("mean", "ratio", "cuped", "cluster", "bandit")}
+
+
+def test_a_switchback_is_rehearsed_by_its_blocks():
+    found = design(played("aa", 2, units=1_000, effect=4.0, designs={"switchback": "switchback"}), "switchback")
+    assert found.rejection_rate == 1
+    assert found.estimate_mean > 1_000
+
+
 def design(found, name):
     return next(each for each in found.designs if each.name == name)
 
@@ -41,7 +50,7 @@ def test_two_rankers_that_are_the_same_have_no_effect_in_truth():
 
 
 def test_an_a_a_test_sees_few_differences_and_its_intervals_hold_zero():
-    found = played("aa", 40, units=1_000)
+    found = played("aa", 40, units=1_000, designs=QUICK)
     for each in found.designs:
         assert each.rejection_rate <= 0.2
         assert each.coverage == pytest.approx(1 - each.rejection_rate)
@@ -49,7 +58,7 @@ def test_an_a_a_test_sees_few_differences_and_its_intervals_hold_zero():
 
 
 def test_a_true_effect_is_found_without_bias():
-    found = played("aa", 60, effect=0.2)
+    found = played("aa", 60, effect=0.2, designs=QUICK)
     mean = design(found, "mean")
     assert found.truth["rel_effect_size"] == pytest.approx(0.2)
     assert mean.bias == pytest.approx(0, abs=4 * mean.estimate_se)
@@ -146,7 +155,7 @@ def test_the_command_prints_the_json_that_others_read(tmp_path):
 
 
 def test_the_command_ends_with_a_sentence_that_anyone_understands():
-    result = CliRunner().invoke(program, ["rehearse", "aa", "--runs", "3"], terminal_width=100)
+    result = CliRunner().invoke(program, ["rehearse", "adaptive-allocation", "--runs", "3"], terminal_width=100)
     assert result.exit_code == 0, result.output
     assert result.stdout.rstrip().endswith("5 % is what a sound test does.")
 
@@ -156,3 +165,115 @@ def test_the_command_lists_the_scenarios_and_refuses_others():
     assert [row["name"] for row in json.loads(runner.invoke(program, ["rehearse", "--json"]).stdout)] == list(SCENARIOS)
     assert runner.invoke(program, ["rehearse", "nothing"]).exit_code == 2
     assert runner.invoke(program, ["rehearse", "nothing.toml"]).exit_code == 2
+
+
+EXPERIMENT = """
+name = "knn-or-popular"
+days = 5
+[[variants]]
+name = "popular"
+policy = "popular"
+weight = 0.7
+[[variants]]
+name = "knn"
+policy = "session-knn"
+weight = 0.3
+[[metrics]]
+name = "click_through_rate"
+[[metrics]]
+name = "views_per_visitor"
+margin = 0.05
+"""
+
+
+def test_an_experiments_own_file_is_rehearsed_with_and_without_an_effect(tmp_path):
+    file = tmp_path / "knn-or-popular.toml"
+    file.write_text(EXPERIMENT)
+    arguments = ["rehearse", str(file), "--runs", "6", "--traffic", "2000", "--effect", "0.2", "--json"]
+    result = CliRunner().invoke(program, [*arguments, "--workspace", str(tmp_path / "none")])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["truth"]["rel_effect_size"] == pytest.approx(0.2)
+    nothing, effect = found["designs"]
+    assert (nothing["name"], effect["name"]) == ("nothing", "effect")
+    assert nothing["rejection_rate"] <= 0.5
+    assert effect["rejection_rate"] == 1
+    assert effect["actions"]["ship"] > 0.5
+
+
+def test_a_file_that_randomizes_clusters_says_what_can_be_rehearsed(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text('unit = "cluster"\ncluster = "country"\n' + EXPERIMENT)
+    result = CliRunner().invoke(program, ["rehearse", str(file), "--workspace", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    assert "visitor" in result.stderr
+
+
+def test_results_that_steer_fool_an_ordinary_test_and_not_the_one_by_logged_probabilities():
+    found = played("adaptive-allocation", 60, units=4_000)
+    assert design(found, "naive").rejection_rate >= 0.4
+    assert design(found, "naive").warnings["sample_ratio"] > 0.9
+    assert design(found, "aipw").rejection_rate <= 0.2
+    assert design(found, "aipw").warned_share <= 0.1
+
+
+def test_logs_that_get_lost_in_one_browser_are_found_and_named():
+    found = played("sample-ratio", 2)
+    assert design(found, "unchecked").bias > 0.002
+    assert design(found, "checked").actions == {"invalid": 1.0}
+    assert design(found, "checked").warnings["sample_ratio_by_segment"] == 1
+    healthy = played("sample-ratio", 1, lost=0.0)
+    assert design(healthy, "checked").warned_share == 0
+
+
+def test_peeking_is_punished_where_it_is_not_planned():
+    found = played("peeking", 40, units=4_000)
+    naive, sequence, planned = (design(found, name) for name in ("naive", "sequence", "planned"))
+    assert naive.rejection_rate > planned.rejection_rate
+    assert sequence.rejection_rate <= 0.1
+    assert planned.rejection_rate <= 0.2
+    assert 1.0 == naive.width < planned.width < 1.15 < sequence.width < 1.7
+
+
+def test_an_effect_that_wears_off_is_named():
+    found = played("novelty", 3, units=8_000, decay=0.2)
+    assert design(found, "steady").warnings == {"novelty": 1.0}
+    assert design(found, "whole").bias > 0.02
+    assert played("novelty", 3, units=2_000, decay=0.0, steady=0.1).truth["effect_size"] == pytest.approx(0.1)
+
+
+def test_a_segment_that_is_harmed_keeps_a_treatment_from_being_shipped():
+    found = played("harmed-segment", 2, units=20_000, effect=0.2, harm=-0.3)
+    assert design(found, "overall").rejection_rate == 1
+    assert design(found, "segments").warnings["harmed_segment"] == 1
+    assert "ship" not in design(found, "segments").actions
+
+
+def test_one_stock_for_both_makes_a_test_of_visitors_too_hopeful_and_neighbors_too_modest():
+    stock = played("interference", 4, cities=40)
+    assert design(stock, "visitors").estimate_mean > 1.5 * stock.truth["effect_size"]
+    assert design(stock, "cities").bias == pytest.approx(0, abs=0.3 * stock.truth["effect_size"])
+    social = played("interference-social", 4, cities=40)
+    assert design(social, "visitors").estimate_mean < 0.5 * social.truth["effect_size"]
+    assert design(social, "cities").bias == pytest.approx(0, abs=0.3 * social.truth["effect_size"])
+
+
+def test_what_was_shipped_brought_less_than_was_measured():
+    found = played("winners-curse", 8)
+    assert design(found, "sum").bias > 0.01
+    assert abs(design(found, "hierarchy").bias) < design(found, "sum").bias / 2
+    assert design(found, "hierarchy").coverage > design(found, "sum").coverage
+
+
+def test_a_ranker_that_starts_cold_looks_worse_than_it_is_and_shadow_serving_helps():
+    found = played("cold-start", 1, visits_per_day=600, visitors=4_000)
+    assert design(found, "cold").estimate_mean < design(found, "warm").estimate_mean
+    assert design(found, "cold").estimate_mean < found.truth["effect_size"]
+
+
+def test_a_log_promises_nothing_of_what_was_never_shown_and_says_so():
+    found = played("feedback-loop", 1, visits_per_day=300, visitors=2_000, days=15)
+    assert found.truth["effect_size"] > 0
+    assert design(found, "log").wrong_sign_share == 1
+    assert design(found, "log").warned_share == 1
+    assert design(found, "isolated").wrong_sign_share == 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from thinslice.jobs.rehearse import Design, Rehearsal
-    from thinslice.simulate.scenarios import Scenario
+    from thinslice.simulate.scenario import Scenario
 
 
 @contextmanager
@@ -77,6 +77,12 @@ def sentence(found: Rehearsal) -> str:
     """What an ordinary test would have told, what is true, and what our design tells."""
     ordinary, ours = found.designs[0], found.designs[-1]
     effect = found.truth["effect_size"]
+    if ordinary.name == "nothing":
+        shipped = _share(ours.actions.get("ship", 0.0))
+        return (
+            f"Without an effect your experiment sees one in {_share(ordinary.rejection_rate)} of the runs; an effect "
+            f"of {_change(found, effect)} it sees in {_share(ours.rejection_rate)} and ships in {shipped}."
+        )
     if not effect:
         seen = f"{ordinary.words} sees a difference in {_share(ordinary.rejection_rate)} of the runs"
         if ours is not ordinary:

@@ -7,10 +7,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thinslice.jobs.rehearsal import Play, Trial
-from thinslice.jobs.rehearsal.learning import stage
-from thinslice.jobs.rehearsal.shoppers import stage_same_for_all
-from thinslice.simulate.scenarios import Learning, SameForAll, Scenario
+from thinslice.jobs.rehearsal import (
+    Play,
+    Trial,
+    allocation,
+    granular,
+    learning,
+    looks,
+    market,
+    own,
+    program,
+    replaying,
+    shoppers,
+)
+from thinslice.simulate.scenario import (
+    Fading,
+    Harming,
+    Learning,
+    LostLogs,
+    Meeting,
+    Peeking,
+    Program,
+    Replaying,
+    SameForAll,
+    Scenario,
+    Switching,
+)
 
 Tell = Callable[[int, int], None]
 """Is told after each run: how many are done, and of how many."""
@@ -82,7 +104,7 @@ def rehearse(name: str, scenario: Scenario, *, runs: int = 20, rng: int = 0, tel
         rng: The seed; the same arguments give the same result.
         tell: Is told how far it is.
     """
-    play = prepare(scenario, rng)
+    play = STAGES[type(scenario)](scenario, rng)
     plays = []
     for run in range(runs):
         plays.append(play(run))
@@ -91,13 +113,20 @@ def rehearse(name: str, scenario: Scenario, *, runs: int = 20, rng: int = 0, tel
     return conclude(name, scenario, plays)
 
 
-def prepare(scenario: Scenario, rng: int) -> Callable[[int], Play]:
-    """The play of a scenario: each call with the number of a run is one run."""
-    if isinstance(scenario, Learning):
-        return stage(scenario, rng)
-    if isinstance(scenario, SameForAll):
-        return stage_same_for_all(scenario, rng)
-    raise TypeError(f"nobody plays {type(scenario).__name__}")
+STAGES: dict[type[Scenario], Callable[[Any, int], Callable[[int], Play]]] = {
+    SameForAll: shoppers.stage,
+    Learning: learning.stage,
+    Switching: allocation.stage_switching,
+    LostLogs: allocation.stage_lost_logs,
+    Peeking: looks.stage,
+    Fading: granular.stage_fading,
+    Harming: granular.stage_harming,
+    Meeting: market.stage,
+    Program: program.stage,
+    Replaying: replaying.stage,
+    own.Own: own.stage,
+}
+"""Kind of scenario → what prepares its play; each call of a play with the number of a run is one run."""
 
 
 def conclude(name: str, scenario: Scenario, plays: Sequence[Play]) -> Rehearsal:

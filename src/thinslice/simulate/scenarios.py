@@ -6,74 +6,20 @@ from typing import Any
 import msgspec
 
 from thinslice.errors import BadSettings, UnknownName
-
-
-class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every scenario says of itself.
-
-    Attributes:
-        says: What it shows, one sentence.
-        designs: Design → how it is called in a sentence; the first is the ordinary one, the last is ours.
-        days: How long the experiment runs.
-    """
-
-    says: str
-    designs: dict[str, str]
-    days: int = 30
-
-
-class Learning(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Two rankers that learn every night from what was clicked; each visit is shown one slate.
-
-    Attributes:
-        visits_per_day: Visits of both variants together.
-        visitors: So many people visit; they are what is randomized.
-        places: Length of a slate.
-        items_at_start: Items on the first day.
-        new_items_per_day: Items that come every day.
-        item_life_days: How long each stays; 0: forever.
-        click_rate: Mean of the items' true click rates.
-        evenness: The larger, the more alike the items are.
-        control: The ranker of control: `greedy` or `thompson`.
-        treatment: The other one.
-        control_expects: The click rate that control's ranker expects of an item it does not know.
-        treatment_expects: The same of treatment's.
-        pseudo_count: That expectation weighs as many looks.
-    """
-
-    visits_per_day: int = 1_000
-    visitors: int = 6_000
-    places: int = 3
-    items_at_start: int = 320
-    new_items_per_day: int = 40
-    item_life_days: int = 8
-    click_rate: float = 0.05
-    evenness: float = 20.0
-    control: str = "greedy"
-    treatment: str = "thompson"
-    control_expects: float = 0.04
-    treatment_expects: float = 0.05
-    pseudo_count: float = 20.0
-
-
-class SameForAll(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shoppers of whom most buy nothing and some buy much; treatment lifts clicks and payments by one share.
-
-    Attributes:
-        units: Shoppers in the experiment.
-        effect: The true relative effect; 0 is an A/A test.
-        cluster_size: Shoppers of one cluster, who resemble each other.
-        likeness: 0..1: how much of what a shopper does is that of the cluster.
-    """
-
-    units: int = 4_000
-    effect: float = 0.0
-    cluster_size: int = 50
-    likeness: float = 0.3
-
-
-RANKERS = ("greedy", "thompson")
-"""What a variant of `Learning` can rank by: what is believed best, or each item as often as it may be the best."""
+from thinslice.simulate.scenario import (
+    RANKERS,
+    Fading,
+    Harming,
+    Learning,
+    LostLogs,
+    Meeting,
+    Peeking,
+    Program,
+    Replaying,
+    SameForAll,
+    Scenario,
+    Switching,
+)
 
 _PAIR = {"pooled": "an ordinary A/B test", "isolated": "isolated training"}
 
@@ -85,6 +31,8 @@ SCENARIOS: dict[str, Scenario] = {
             "ratio": "the test of a ratio",
             "cuped": "the test with CUPED",
             "cluster": "the test of clusters",
+            "switchback": "the test of a switchback",
+            "bandit": "the test under a bandit",
         },
         days=14,
     ),
@@ -95,6 +43,76 @@ SCENARIOS: dict[str, Scenario] = {
     "shared-training-static": Learning(
         says="A ranker that explores against one that does not; items stay, and each learns from both.",
         designs=_PAIR,
+        items_at_start=300,
+        new_items_per_day=0,
+        item_life_days=0,
+    ),
+    "adaptive-allocation": Switching(
+        says="Both variants are the same, but who looks better gets more shoppers, and later everybody buys more.",
+        designs={"naive": "an ordinary A/B test", "aipw": "the test by logged probabilities"},
+        days=20,
+    ),
+    "sample-ratio": LostLogs(
+        says="Both variants are the same, but in one browser the logs of one variant get lost.",
+        designs={"unchecked": "a test without checks", "checked": "the test with checks"},
+        days=14,
+    ),
+    "peeking": Peeking(
+        says="Both variants are the same, and somebody looks every day and stops as soon as there is a difference.",
+        designs={
+            "naive": "looking every day at an ordinary test",
+            "sequence": "the interval that is always valid",
+            "planned": "the test with planned looks",
+        },
+        days=14,
+    ),
+    "novelty": Fading(
+        says="Visitors click because it is new; after a week that is over.",
+        designs={"whole": "an ordinary A/B test", "steady": "the effect from day 7 on"},
+        days=14,
+    ),
+    "cold-start": Learning(
+        says="A ranker that was better offline starts without the clicks that the old one has learned from.",
+        designs={
+            "cold": "a test of the ranker that starts cold",
+            "late": "the same test without its first week",
+            "warm": "the test after shadow serving",
+        },
+        days=14,
+        days_before=14,
+        control="thompson",
+        control_expects=0.05,
+        treatment_knows=0.2,
+        items_at_start=400,
+        new_items_per_day=20,
+        item_life_days=20,
+    ),
+    "harmed-segment": Harming(
+        says="The treatment helps most shoppers and harms some.",
+        designs={"overall": "a test that looks at all alone", "segments": "the test that looks at segments"},
+        days=14,
+    ),
+    "interference": Meeting(
+        says="Treatment sells more, but from the stock that control sells from too: what it gains, control loses.",
+        designs={"visitors": "an ordinary A/B test", "cities": "the test by city"},
+        days=14,
+    ),
+    "interference-social": Meeting(
+        says="Shoppers do what their neighbors do: what treatment brings, control's neighbors get too.",
+        designs={"visitors": "an ordinary A/B test", "cities": "the test by city"},
+        days=14,
+        effect=0.1,
+        stock=0.0,
+        social=0.3,
+    ),
+    "winners-curse": Program(
+        says="Of 60 experiments those that look good are shipped; some of them were only lucky.",
+        designs={"sum": "adding up what was measured", "hierarchy": "the program's report"},
+        days=14,
+    ),
+    "feedback-loop": Replaying(
+        says="A ranker that only learns from its own slates is compared with one that explores: on its log, and live.",
+        designs={"log": "a look at the log", "isolated": "the experiment with isolated training"},
         items_at_start=300,
         new_items_per_day=0,
         item_life_days=0,
@@ -165,15 +183,23 @@ def _check(scenario: Scenario, where: str) -> None:
         value = getattr(scenario, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least = 0 if field.name in ZERO_IS_FINE else 1e-9
-        most = 1.0 if field.name in SHARES else float("inf")
-        low = -1.0 if field.name == "effect" else least
-        if not low <= value <= most:
-            raise BadSettings(f"{where}: {field.name} is {value:g}; it lies between {max(low, 0):g} and {most:g}.")
+        low = -0.99 if field.name in EFFECTS else 0.0 if field.name in ZERO_IS_FINE else 1e-9
+        high = 1.0 if field.name in SHARES else 1e9
+        if not low <= value <= high:
+            raise BadSettings(f"{where}: {field.name} is {value:g}; it lies between {low:g} and {high:g}.")
 
 
-ZERO_IS_FINE = frozenset({"new_items_per_day", "item_life_days", "items_at_start", "effect", "likeness"})
+EFFECTS = frozenset({"effect", "harm", "steady"})
+"""Numbers of a scenario that may be negative: relative changes."""
+
+ZERO_IS_FINE = frozenset(
+    {"new_items_per_day", "item_life_days", "likeness", "days_before", "treatment_knows", "lost", "floor", "decay",
+     "stock", "social", "mood", "spread"}
+)  # fmt: skip
 """Numbers of a scenario that may be zero."""
 
-SHARES = frozenset({"click_rate", "control_expects", "treatment_expects", "likeness", "effect"})
+SHARES = frozenset(
+    {"click_rate", "control_expects", "treatment_expects", "treatment_knows", "likeness", "floor", "base_start",
+     "base_end", "lost", "browser_share", "harmed_share", "conversion"}
+)  # fmt: skip
 """Numbers of a scenario that are shares."""

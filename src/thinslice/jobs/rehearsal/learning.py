@@ -5,7 +5,7 @@ ranks what is on the shelf. Truth is what each ranker does with all visitors, in
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -15,18 +15,17 @@ from thinslice.experiments import assign
 from thinslice.experiments.analyze import analyze
 from thinslice.experiments.evidence import Units
 from thinslice.experiments.isolation import training_filter
+from thinslice.experiments.lineage import lineage
+from thinslice.jobs.rehearsal.crowd import CLICK_THROUGH, SIDES, STARTED_AT, end_of, two_variants
 from thinslice.jobs.rehearsal.trials import Play, Trial, trial_of
 from thinslice.models import Vocabulary
 from thinslice.recommend.explore import BetaThompson, Shown, learn
-from thinslice.records import Arrays, Experiment, Item, Metric, Variant
-from thinslice.simulate.scenarios import Learning
+from thinslice.records import Arrays, Experiment, Item
+from thinslice.simulate.scenario import Learning
 from thinslice.simulate.worlds import Shelf, Visits, clicked, fill_shelf, make_visits
 
-STARTED_AT = datetime(2026, 1, 5, tzinfo=UTC)
-"""When every rehearsed experiment starts: a Monday."""
-
-CLICK_THROUGH = Metric(name="click_through_rate", numerator="clicks", denominator="exposures", role="goal")
-"""What the rankers are judged by."""
+BURN_IN_DAYS = 7
+"""What the design `late` leaves out at the beginning."""
 
 Slates = NDArray[np.int64]
 Ranker = Callable[[Arrays, list[str], int, int, int], Slates]
@@ -34,25 +33,47 @@ Ranker = Callable[[Arrays, list[str], int, int, int], Slates]
 
 
 class World(NamedTuple):
-    """What does not depend on who recommends: the shelf, the visits, and the catalog as the rankers see it."""
+    """What does not depend on who recommends.
+
+    Attributes:
+        shelf: The items and their truth.
+        visits: Who comes when.
+        items: The catalog as the rankers see it.
+        hint: Shape (items,): the click rate that the content of an item lets one expect.
+    """
 
     shelf: Shelf
     visits: Visits
     items: list[Item]
+    hint: NDArray[np.float64]
 
 
-class Ranking(NamedTuple):
-    """A ranker and what it expects of an item that it does not know."""
+class Teaching(NamedTuple):
+    """Who may learn from what.
 
-    kind: str
-    expects: float
+    Attributes:
+        training: `isolated` or `shared`, as in an experiment's file.
+        cold: Treatment's ranker has not seen what was clicked before the experiment.
+    """
+
+    training: str
+    cold: bool = False
 
 
 class Lived(NamedTuple):
-    """What happened: shape (visits, places) each; a visit that was never shown anything has items of -1."""
+    """What happened.
+
+    Attributes:
+        item: Shape (visits, places), codes.
+        clicked: Shape (visits, places).
+        contamination: Variant → share of what taught its last model that another variant caused.
+        arrays: Variant → what its ranker believed on the last day.
+    """
 
     item: Slates
     clicked: NDArray[np.bool_]
+    contamination: dict[str, float]
+    arrays: dict[str, Arrays]
 
 
 def greedy(arrays: Arrays, item_ids: list[str], places: int, visits: int, seed: int) -> Slates:
@@ -75,81 +96,110 @@ RANKERS: dict[str, Ranker] = {"greedy": greedy, "thompson": thompson}
 
 def stage(scenario: Learning, rng: int) -> Callable[[int], Play]:
     """Prepares a rehearsal; each call with the number of a run plays it."""
-    rankings = {
-        "control": Ranking(scenario.control, scenario.control_expects),
-        "treatment": Ranking(scenario.treatment, scenario.treatment_expects),
-    }
 
     def play(run: int) -> Play:
-        world = _world(scenario, rng, run)
-        visitors = scenario.visitors
-        names = [f"visitor-{number}" for number in range(visitors)]
-        alone = {}
-        for name in rankings:
-            everybody = np.full(visitors, name)
-            lived = live_through(world, scenario, rankings, everybody, _experiment(run, "shared", scenario), rng, run)
-            alone[name] = float(lived.clicked.any(axis=1).mean())
-        truth = alone["treatment"] - alone["control"]
+        world = make_world(scenario, rng, run)
+        alone = {name: lived_alone(world, scenario, name, rng, run) for name in SIDES}
+        control, treatment = (rate_of(world, scenario, alone[name]) for name in SIDES)
         trials: list[Trial] = []
-        variant = np.array([assign(_experiment(run, "isolated", scenario), name).variant for name in names])
+        lives: dict[Teaching, Lived] = {}
+        variant = assigned(scenario, run)
         for design in scenario.designs:
-            experiment = _experiment(run, "isolated" if design == "isolated" else "shared", scenario)
-            lived = live_through(world, scenario, rankings, variant, experiment, rng, run)
-            now = STARTED_AT + timedelta(days=scenario.days)
-            trials.append(trial_of(analyze(_units(world, lived, variant), experiment, now), design, truth))
-        return Play(alone["control"], alone["treatment"], trials)
+            teaching = teaching_of(design)
+            experiment = two_variants(f"run-{run}", scenario.days, metrics=[CLICK_THROUGH], training=teaching.training)
+            if teaching not in lives:
+                lives[teaching] = live_through(world, scenario, variant, experiment, teaching, rng, run)
+            skipped = BURN_IN_DAYS if design == "late" else 0
+            units = units_of(world, scenario, lives[teaching], variant, skipped)
+            trials.append(trial_of(analyze(units, experiment, end_of(scenario.days)), design, treatment - control))
+        return Play(control, treatment, trials)
 
     BetaThompson.warm()
     return play
 
 
+def assigned(scenario: Learning, run: int) -> NDArray[np.str_]:
+    """The variant of every visitor, as production assigns them."""
+    experiment = two_variants(f"run-{run}", scenario.days)
+    return np.array([assign(experiment, f"visitor-{number}").variant for number in range(scenario.visitors)])
+
+
+def lived_alone(world: World, scenario: Learning, variant: str, rng: int, run: int) -> Lived:
+    """One ranker serves everybody and learns from everybody: the truth of that ranker."""
+    everybody = np.full(scenario.visitors, variant)
+    experiment = two_variants(f"run-{run}", scenario.days, training="shared")
+    return live_through(world, scenario, everybody, experiment, Teaching("shared"), rng, run)
+
+
+def teaching_of(design: str) -> Teaching:
+    """Who learns from what in a design."""
+    return Teaching("shared" if design == "pooled" else "isolated", cold=design in ("cold", "late"))
+
+
+def rate_of(world: World, scenario: Learning, lived: Lived) -> float:
+    """The click-through rate of the days of the experiment."""
+    during = world.visits.day >= scenario.days_before
+    return float(lived.clicked[during].any(axis=1).mean())
+
+
 def live_through(
-    world: World, scenario: Learning, rankings: dict[str, Ranking], variant: NDArray[np.str_],
-    experiment: Experiment, rng: int, run: int,
+    world: World, scenario: Learning, variant: NDArray[np.str_], experiment: Experiment, teaching: Teaching, rng: int,
+    run: int,
 ) -> Lived:  # fmt: skip
     """All days of a world: by night rankers learn, by day visits are shown slates.
 
     Args:
-        world: Where.
+        world: Where; before the experiment, control's ranker serves everybody.
         scenario: Its numbers.
-        rankings: Variant → its ranker.
-        variant: Shape (visitors,): who gets what.
-        experiment: Says whether variants learn apart.
+        variant: Shape (visitors,): who gets what from the start of the experiment on.
+        experiment: Names the variants for the filter of training rows.
+        teaching: Who learns from what.
         rng: The seed of all chance.
         run: Which run.
     """
     shelf, visits = world.shelf, world.visits
     shape = (len(visits.day), scenario.places)
     item, hit = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
-    labels = variant[visits.visitor]
-    first = np.searchsorted(visits.day, np.arange(scenario.days + 1))
-    start = STARTED_AT.timestamp()
-    for day in range(scenario.days):
+    before = visits.day < scenario.days_before
+    shown = np.where(before, SIDES[0], variant[visits.visitor])
+    labels = np.where(before, "", shown)
+    time = STARTED_AT.timestamp() + visits.time_s - 86_400.0 * scenario.days_before
+    last = scenario.days_before + scenario.days
+    first = np.searchsorted(visits.day, np.arange(last + 1))
+    rankers = {
+        SIDES[0]: (scenario.control, np.full(len(world.items), scenario.control_expects)),
+        SIDES[1]: (scenario.treatment, scenario.treatment_expects + scenario.treatment_knows * world.hint),
+    }
+    contamination: dict[str, float] = {}
+    believed: dict[str, Arrays] = {}
+    for day in range(last):
         live = shelf.live(day)
         catalog = [world.items[code] for code in live.tolist()]
         ids = [each.item_id for each in catalog]
-        past = slice(0, int(first[day]))
-        for number, (name, ranking) in enumerate(rankings.items()):
-            rows = np.flatnonzero(labels[first[day] : first[day + 1]] == name) + first[day]
+        past, today = slice(0, int(first[day])), slice(int(first[day]), int(first[day + 1]))
+        for number, (name, (ranker, expects)) in enumerate(rankers.items()):
+            rows = np.flatnonzero(shown[today] == name) + today.start
             if not len(rows):
                 continue
-            seed = _seed(rng, run, number, day)
-            if experiment.training == "isolated":
+            own = np.ones(past.stop, dtype=np.bool_)
+            if teaching.training == "isolated":
                 draw = np.random.default_rng([rng, run, 3, number, day])
-                own = training_filter(experiment, name, labels[past], start + visits.time_s[past], rng=draw)
-            else:
-                own = np.ones(past.stop, dtype=np.bool_)
-            counts = count(item[past][own], hit[past][own], live, len(world.items), start + 86_400.0 * day)
+                own = training_filter(experiment, name, labels[past], time[past], rng=draw)
+            if teaching.cold and name == SIDES[1]:
+                own &= ~before[past]
+            counts = count(item[past][own], hit[past][own], live, len(world.items), float(time[today.start]))
             arrays = learn(
                 "position-thompson", NOTHING, before={**Vocabulary(ids).arrays(), **counts}, items=catalog,
-                prior=np.full(len(live), ranking.expects), pseudo_count=scenario.pseudo_count,
-                half_life_days=float("inf"),
+                prior=expects[live], pseudo_count=scenario.pseudo_count, half_life_days=float("inf"),
             )  # fmt: skip
-            slates = RANKERS[ranking.kind](arrays, ids, scenario.places, len(rows), seed)
+            slates = RANKERS[ranker](arrays, ids, scenario.places, len(rows), _seed(rng, run, number, day))
             item[rows] = live[slates]
-        today = slice(int(first[day]), int(first[day + 1]))
+            if day == last - 1:
+                ones = np.ones(past.stop)
+                traced = lineage(experiment, name, labels[past], time[past], ones, own)
+                contamination[name], believed[name] = traced.contamination, arrays
         hit[today] = clicked(shelf.rate[item[today]], visits.luck[today])
-    return Lived(item, hit)
+    return Lived(item, hit, contamination, believed)
 
 
 NOTHING = Shown(
@@ -179,39 +229,40 @@ def count(item: Slates, hit: NDArray[np.bool_], live: Slates, items: int, at: fl
     }  # fmt: skip
 
 
-def _units(world: World, lived: Lived, variant: NDArray[np.str_]) -> Units:
-    """One row a visitor who came."""
-    visitor = world.visits.visitor
+def units_of(world: World, scenario: Learning, lived: Lived, variant: NDArray[np.str_], skipped_days: int = 0) -> Units:
+    """One row a visitor who came during the experiment, perhaps without its first days."""
+    during = world.visits.day >= scenario.days_before + skipped_days
+    visitor = world.visits.visitor[during]
     exposures = np.bincount(visitor, minlength=len(variant)).astype(np.float64)
-    clicks = np.bincount(visitor, weights=lived.clicked.any(axis=1), minlength=len(variant))
+    clicks = np.bincount(visitor, weights=lived.clicked[during].any(axis=1), minlength=len(variant))
     came = exposures > 0
-    return Units(variant=variant[came], columns={"exposures": exposures[came], "clicks": clicks[came]})
+    kinds = dict(zip(SIDES, (scenario.control, scenario.treatment), strict=True))
+    return Units(
+        variant=variant[came],
+        columns={"exposures": exposures[came], "clicks": clicks[came]},
+        contamination=lived.contamination,
+        explorers=frozenset(name for name, kind in kinds.items() if kind == "thompson"),
+    )
 
 
-def _world(scenario: Learning, rng: int, run: int) -> World:
+def make_world(scenario: Learning, rng: int, run: int) -> World:
+    """The world of one run; whoever recommends in it meets the same items, visits and luck."""
+    days = scenario.days_before + scenario.days
     shelf = fill_shelf(
-        np.random.default_rng([rng, run, 0]), days=scenario.days, at_start=scenario.items_at_start,
+        np.random.default_rng([rng, run, 0]), days=days, at_start=scenario.items_at_start,
         new_per_day=scenario.new_items_per_day, life_days=scenario.item_life_days, click_rate=scenario.click_rate,
         evenness=scenario.evenness,
     )  # fmt: skip
     visits = make_visits(
-        np.random.default_rng([rng, run, 1]), days=scenario.days, per_day=scenario.visits_per_day,
-        visitors=scenario.visitors, places=scenario.places,
+        np.random.default_rng([rng, run, 1]), days=days, per_day=scenario.visits_per_day, visitors=scenario.visitors,
+        places=scenario.places,
     )  # fmt: skip
-    published = [STARTED_AT + timedelta(days=day) for day in shelf.born.tolist()]
+    published = [STARTED_AT + timedelta(days=day - scenario.days_before) for day in shelf.born.tolist()]
     items = [
         Item(tenant="rehearsal", item_id=f"item-{code:06d}", published_at=at, updated_at=at)
         for code, at in enumerate(published)
     ]
-    return World(shelf, visits, items)
-
-
-def _experiment(run: int, training: str, scenario: Learning) -> Experiment:
-    variants = [Variant(name=name, policy=name, weight=0.5) for name in ("control", "treatment")]
-    return Experiment(
-        name=f"run-{run}", tenant="rehearsal", variants=variants, metrics=[CLICK_THROUGH], training=training,
-        days=scenario.days, started_at=STARTED_AT, ends_at=STARTED_AT + timedelta(days=scenario.days),
-    )  # fmt: skip
+    return World(shelf, visits, items, shelf.rate - scenario.click_rate)
 
 
 def _seed(*numbers: int) -> int:
