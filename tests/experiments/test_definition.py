@@ -95,6 +95,7 @@ def test_without_metrics_the_default_ones_hold():
         (("days = 14", 'unit = "session"\nrerandomize_days = 7'), "each session is drawn anew anyway"),
         (("days = 14", 'unit = "session"\ncovariate_days = 7'), "a session has no past of its own"),
         (("days = 14", "covariate_days = inf"), "covariate_days is inf"),
+        (("days = 14", "covariate_days = 7\nrerandomize_days = 7"), "their past is another variant's doing"),
         (("days = 14", "layer_range = [0.0, 0.5]"), "there is no layer"),
         (("days = 14", 'layer = "home"\nlayer_range = [0.5, 0.5]'), "layer_range is [0.5, 0.5]"),
         (("days = 14", 'kind = "backtest"'), "a backtest names in `of`"),

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
 from thinslice.experiments import assign, bucket, unit_id_of
-from thinslice.experiments.switchback import block_of, block_start, block_variant, in_burn_in, schedule
+from thinslice.experiments.switchback import block_of, block_start, block_variant, schedule
 from thinslice.records import Experiment, Variant
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-def switchback(minutes=60.0, days=7.0, weights=(0.5, 0.5), burn_in=0.0, start=START):
+def switchback(minutes=60.0, days=7.0, weights=(0.5, 0.5), start=START):
     variants = [Variant(name=f"v{n}", policy="popular", weight=weight) for n, weight in enumerate(weights)]
     return Experiment(
-        name="fares", tenant="shop", variants=variants, unit="block", block_minutes=minutes, burn_in_minutes=burn_in,
+        name="fares", tenant="shop", variants=variants, unit="block", block_minutes=minutes,
         started_at=start, ends_at=start + timedelta(days=days), training="shared",
     )  # fmt: skip
 
@@ -80,17 +80,6 @@ def test_another_seed_is_another_draw_of_the_same_design():
 def test_a_variant_that_is_off_is_never_on():
     of = switchback(weights=(0.5, 0.5, 0.0))
     assert set(schedule(of, blocks_of(of), bucket)) == {"v0", "v1"}
-
-
-def test_burn_in_is_the_beginning_of_a_block_after_a_switch_and_of_the_first():
-    of = switchback(burn_in=10.0)
-    first, *others = blocks_of(of)
-    assert in_burn_in(of, first * 3_600 + 599.0, bucket)
-    assert not in_burn_in(of, first * 3_600 + 600.0, bucket)
-    for block in others:
-        switched = block_variant(of, block, bucket) != block_variant(of, block - 1, bucket)
-        assert in_burn_in(of, block * 3_600 + 1.0, bucket) == switched
-        assert not in_burn_in(of, block * 3_600 + 601.0, bucket)
 
 
 def test_an_experiment_on_visitors_has_no_blocks():

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import duckdb
+import msgspec
 import numpy as np
 import pytest
 
@@ -195,3 +196,20 @@ def test_one_pass_over_the_deeds_gives_the_statistics_at_every_hour(busy):
             assert statistics.n == expected.n
             assert np.allclose(statistics.mean, expected.mean)
             assert np.allclose(statistics.cov, expected.cov)
+
+
+def test_where_units_are_drawn_anew_each_period_of_one_is_a_unit():
+    shop, day = Shop(), 1_440
+    daily = msgspec.structs.replace(EXPERIMENT, rerandomize_days=1.0)
+    shop.serve("anna", "old", 10)
+    shop.event("anna", "view_item", 20)
+    shop.serve("anna", "new", day + 10)
+    shop.event("anna", "view_item", day + 20)
+    shop.event("anna", "view_item", day + 30)
+    shop.order("anna", day + 40, 700)
+    shop.event("anna", "view_item", 2 * day + 5)  # a period without a slate is no unit
+    assert shop.units() == {}  # without periods the unit is mixed
+    rows = shop.units(experiment=daily)
+    assert {name: (row["variant"], row["views"], row["revenue_minor"]) for name, row in rows.items()} == {
+        "anna~0": ("old", 1, 0), "anna~1": ("new", 2, 700),
+    }  # fmt: skip

@@ -75,17 +75,6 @@ def schedule(experiment: Experiment, blocks: Sequence[int], bucket: Bucket, seed
     return [block_variant(experiment, block, bucket, seed) for block in blocks]
 
 
-def in_burn_in(experiment: Experiment, at: float, bucket: Bucket) -> bool:
-    """Whether a moment (unix seconds) lies so soon after a switch that the variant before may still have its say."""
-    width = _width(experiment)
-    block = block_of(experiment, at)
-    if at - block * width >= experiment.burn_in_minutes * 60:
-        return False
-    if experiment.started_at is not None and block <= block_of(experiment, experiment.started_at.timestamp()):
-        return True
-    return block_variant(experiment, block, bucket) != block_variant(experiment, block - 1, bucket)
-
-
 def _width(experiment: Experiment) -> float:
     if experiment.block_minutes is None:
         raise BadInput(f"experiment {experiment.name!r} randomizes {experiment.unit}s, not blocks of time.")

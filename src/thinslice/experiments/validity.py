@@ -148,6 +148,11 @@ def _unit_complaints(experiment: Experiment) -> Iterator[str]:
         yield f"coverage is {experiment.coverage:g}, but blocks take everybody; write 1 or leave it out."
     if unit in ("session", "block") and experiment.rerandomize_days is not None:
         yield f"rerandomize_days is {experiment.rerandomize_days:g}, but each {unit} is drawn anew anyway."
+    if experiment.rerandomize_days is not None and experiment.covariate_days is not None:
+        yield (
+            f"covariate_days is {experiment.covariate_days:g}, but units are drawn anew every "
+            f"{experiment.rerandomize_days:g} days: their past is another variant's doing."
+        )
     if unit in ("session", "block") and experiment.covariate_days is not None:
         yield f"covariate_days is {experiment.covariate_days:g}, but a {unit} has no past of its own."
     if experiment.kind == "backtest" and not experiment.of:

@@ -16,7 +16,7 @@ def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
     """The units of an experiment: who was served, first when, under which variant and probabilities.
 
     A unit with an exposure that is tagged as a bot's has `is_bot` true and counts nowhere. A unit that was seen in two
-    variants has `mixed` true and its first variant.
+    variants has `mixed` true and its first variant. Where units are drawn anew by period, each period of one is a unit.
 
     Args:
         experiment: Exposures count from its start on.
@@ -33,7 +33,7 @@ def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
     )
     unit = _unit(experiment)
     return f"""
-SELECT {unit} AS unit_id, any_value(unit_id) AS key, arg_min(variant, occurred_at) AS variant,
+SELECT {unit} AS unit_id, any_value(unit_id{_period(experiment)}) AS key, arg_min(variant, occurred_at) AS variant,
        min(variant) <> max(variant) AS mixed, bool_or(is_bot) AS is_bot, count(*) AS slates,
        min(occurred_at) AS first_exposure,
        CAST(to_json(arg_min(propensities, occurred_at)) AS VARCHAR) AS propensities{segments}
@@ -62,7 +62,7 @@ def acts_sql(
         SQL over `exposure_variants`, `events` and `orders`: unit_id, key, variant, first_exposure, done_at, and one
         integer per unit column asked for.
     """
-    key, tenant = event_key(experiment), text(experiment.tenant)
+    key, tenant = event_key(experiment) + _period(experiment), text(experiment.tenant)
     end = text(LAST_MOMENT if until is None else until.isoformat())
     source = f"({units_sql(experiment, until)})" if units is None else units
     live = f"tenant = {tenant} AND NOT is_bot AND NOT duplicate"
@@ -253,7 +253,16 @@ def identifier(name: str) -> str:
 
 def _unit(experiment: Experiment) -> str:
     """The column of exposures that names a row of the unit table."""
-    return "visitor_id" if experiment.unit == "cluster" else "unit_id"
+    return ("visitor_id" if experiment.unit == "cluster" else "unit_id") + _period(experiment)
+
+
+def _period(experiment: Experiment) -> str:
+    """Where units are drawn anew by period: what makes of each of its periods a unit of its own."""
+    if experiment.rerandomize_days is None:
+        return ""
+    start = 0.0 if experiment.started_at is None else experiment.started_at.timestamp()
+    period = f"floor((epoch(occurred_at) - {start!r}) / {experiment.rerandomize_days * 86_400!r})"
+    return f" || '~' || CAST(CAST({period} AS BIGINT) AS VARCHAR)"
 
 
 def _segment(name: str) -> str:
