@@ -34,7 +34,7 @@ def design(found, name):
 
 
 def test_pooled_training_turns_the_sign_around_and_isolated_training_does_not():
-    found = played("shared-training", 3, visits_per_day=400, visitors=2_500, days=20)
+    found = played("shared-training", 2, visits_per_day=400, visitors=2_500, days=15)
     assert found.truth["effect_size"] > 0.02
     assert design(found, "pooled").wrong_sign_share == 1
     assert design(found, "pooled").warnings["isolated_training"] == 1
@@ -218,11 +218,11 @@ def test_results_that_steer_fool_an_ordinary_test_and_not_the_one_by_logged_prob
 
 
 def test_logs_that_get_lost_in_one_browser_are_found_and_named():
-    found = played("sample-ratio", 2)
+    found = played("sample-ratio", 2, units=20_000)
     assert design(found, "unchecked").bias > 0.002
     assert design(found, "checked").actions == {"invalid": 1.0}
     assert design(found, "checked").warnings["sample_ratio_by_segment"] == 1
-    healthy = played("sample-ratio", 1, lost=0.0)
+    healthy = played("sample-ratio", 1, units=20_000, lost=0.0)
     assert design(healthy, "checked").warned_share == 0
 
 
@@ -266,7 +266,7 @@ def test_what_was_shipped_brought_less_than_was_measured():
 
 
 def test_a_ranker_that_starts_cold_looks_worse_than_it_is_and_shadow_serving_helps():
-    found = played("cold-start", 1, visits_per_day=600, visitors=4_000)
+    found = played("cold-start", 1, visits_per_day=400, visitors=3_000)
     assert design(found, "cold").estimate_mean < design(found, "warm").estimate_mean
     assert design(found, "cold").estimate_mean < found.truth["effect_size"]
 

@@ -49,7 +49,7 @@ def print_rehearsal(found: Rehearsal) -> None:
     console.print(Text(f"{found.scenario}, {found.runs} runs: ", style="bold") + Text(found.says))
     console.print()
     wide = console.width >= 100
-    heads = ["says", "sign wrong", *(["95 % holds truth"] if wide else []), "sees a difference", "warns"]
+    heads = ["says", "sign wrong", *(["95 % holds truth"] if wide else []), "sees a difference", "warns", "decides"]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
     table.add_column("design", overflow="fold")
     for head in heads:
@@ -62,6 +62,7 @@ def print_rehearsal(found: Rehearsal) -> None:
             "95 % holds truth": _share(design.coverage),
             "sees a difference": _share(design.rejection_rate),
             "warns": _share(design.warned_share),
+            "decides": next((f"{action} {_share(share)}" for action, share in design.actions.items()), ""),
         }
         table.add_row(design.words, *(cells[head] for head in heads))
     console.print(table)
@@ -91,6 +92,7 @@ def sentence(found: Rehearsal) -> str:
     told = f"{ordinary.words} would have told you {_told(found, ordinary)}; the truth is {_change(found, effect)}"
     if ours is not ordinary:
         told += f"; {ours.words} tells {_told(found, ours)}"
+        told += " and warns" if ours.warned_share >= 0.5 else ""
     return _capital(f"{told}.")
 
 
