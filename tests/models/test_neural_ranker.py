@@ -146,7 +146,10 @@ def test_a_feature_that_never_changes_in_the_lessons_counts_nothing():
     rows = draw.standard_normal((800, len(FEATURES))).astype(np.float32)
     rows[:, 3] = 7.0
     label = (rows[:, 0].reshape(200, 4) == rows[:, 0].reshape(200, 4).max(axis=1, keepdims=True)).ravel()
-    lessons = Lessons(rows, label.astype(np.uint8), np.full(200, 4, np.int32), np.zeros(200, np.int32))
+    lessons = Lessons(
+        rows=rows, label=label.astype(np.uint8), sizes=np.full(200, 4, np.int32), rank=np.zeros(200, np.int32),
+        code=np.tile(np.arange(4, dtype=np.int32), 200), question=np.repeat(np.arange(200, dtype=np.int32), 4),
+    )  # fmt: skip
     learned = Network(learn(lessons, None, hidden=16, epochs=8, learning_rate=0.01, seed=0)[0])
     scores = learned.predict(rows)
     assert (scores.reshape(200, 4).argmax(axis=1) == label.reshape(200, 4).argmax(axis=1)).mean() > 0.9

@@ -1,7 +1,7 @@
 """The neural ranker: the session ranker with a small network for its trees; learned with PyTorch, served without it.
 
 Stage 1, features, lessons and tuning are those of the session ranker (`session_ranker`), so an experiment between the
-two compares trees with a network and nothing else.
+two compares trees with a network and nothing else, as long as nobody is known: a person's history only trees read.
 """
 
 from collections.abc import Sequence
@@ -61,6 +61,7 @@ class NeuralRanker(SessionRanker):
 
     name = "neural-ranker"
     extra: ClassVar[str] = "neural"
+    knows_users: ClassVar[bool] = False  # what is known of people is for the trees alone
     second: ClassVar[Any] = Network
     groups: ClassVar[dict[str, Any]] = {
         "what is learned from the log (tuning and network)": {"least_questions": 2**31 - 1}
