@@ -25,7 +25,7 @@ SOURCES = ("knn", "walk", "cosine", "cosine_flat", "next", "walk_flat")
 DEFAULTS: dict[str, float] = {
     "knn_sample": 5000, "knn_neighbors": 500, "knn_look": 9, "knn_decay": 1.5, "knn_reach": 30, "knn_before": 2.0,
     "knn_after": 4.0, "knn_rare": 1.0, "knn_age": 1.5,
-    "look": 60, "walk_decay": 1.5, "cosine_decay": 4.0, "next_decay": 1.0,
+    "look": 40, "walk_decay": 1.5, "cosine_decay": 4.0, "next_decay": 1.0,
     "weight_knn": 1.0, "weight_walk": 1.0, "weight_cosine": 1.0, "weight_cosine_flat": 1.0, "weight_next": 0.5,
     "weight_walk_flat": 0.0,
 }  # fmt: skip

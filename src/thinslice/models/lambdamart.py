@@ -13,6 +13,12 @@ from thinslice.models.ranking_features import FEATURES, GROUPS
 CUT = 20
 """Ranks beyond this are all the same to the learner and to the figures."""
 
+LEAF_PRIOR = 20.0
+"""Added to the weight of each leaf, which draws its value to 0, lest the trees learn what was chance."""
+
+FEATURE_SHARE = 0.5
+"""The part of the features that each tree may look at, drawn anew: trees err in different ways, and cost less."""
+
 
 class Trees(NamedTuple):
     """Learns trees: a `tuning.Learner`.
@@ -46,6 +52,7 @@ def learn(
     seed: int,
     without: str = "none",
     names: Sequence[str] = FEATURES,
+    begin: NDArray[np.float64] | None = None,
 ) -> Forest:
     """Boosted trees that put the item that was clicked before those that were not.
 
@@ -59,6 +66,7 @@ def learn(
         least_rows: The fewest rows in a leaf.
         seed: For LightGBM.
         names: Of the columns of the lessons' rows.
+        begin: Shape (rows,): scores that the trees are added to; they learn what is missing from them.
         without: A group of `ranking_features.GROUPS` that no tree may look at; none: all may be.
     """
     import lightgbm
@@ -74,6 +82,8 @@ def learn(
         "learning_rate": learning_rate,
         "num_leaves": leaves,
         "min_data_in_leaf": least_rows,
+        "lambda_l2": LEAF_PRIOR,
+        "feature_fraction": FEATURE_SHARE,
         "use_missing": False,
         "deterministic": True,
         "force_row_wise": True,
@@ -81,7 +91,7 @@ def learn(
         "seed": seed,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(rows, lessons.label, group=lessons.sizes, feature_name=list(names))
+    data = lightgbm.Dataset(rows, lessons.label, group=lessons.sizes, init_score=begin, feature_name=list(names))
     booster = lightgbm.train(settings, data, num_boost_round=trees)
     return Forest.from_lightgbm_text(booster.model_to_string())
 

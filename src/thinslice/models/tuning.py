@@ -25,6 +25,9 @@ ROWS_PER_S = 14_000
 KEEP = (0.05, 0.3)
 """The share of wrong candidates that is learned from lies between these; more questions teach more than more rows."""
 
+USUAL_CLICKS = 10
+"""Clicks that a question may show on average; where they are more, questions cost more and fewer are asked."""
+
 GAIN = 0.0005
 """A setting must be better by this to be preferred to the one before."""
 
@@ -114,7 +117,8 @@ def tune(
         reason = f"{asked} questions, {least_questions} are needed" if budget_s > 0 else "no time was given"
         return Tuned(defaults, None, {"tuned": False, "why": reason})
     draw = np.random.default_rng(seed)
-    judged = questions.some(_sample(draw, asked, min(MOST_QUESTIONS, int(QUESTIONS_PER_S * budget_s))))
+    affordable = max(1, int(QUESTIONS_PER_S * budget_s * _ease(questions)))
+    judged = questions.some(_sample(draw, asked, min(MOST_QUESTIONS, affordable)))
     stage = Candidates.build(past, defaults)
     settings, tried = _settings(stage, judged, defaults, candidates)
     stage = stage.weighted(settings)
@@ -140,6 +144,12 @@ def head(interactions: Interactions, sessions: int) -> Interactions:
     if interactions.user is not None:
         cut["user"] = interactions.user[:sessions]
     return interactions._replace(**cut)
+
+
+def _ease(questions: Questions) -> float:
+    """The share of the usual number of questions that costs as much as they do, long sessions being dear; at most 1."""
+    shown = np.minimum(questions.end - questions.begin, DEFAULTS["look"])
+    return float(min(1.0, USUAL_CLICKS / max(float(shown.mean()), 1.0)))
 
 
 def _sample(draw: np.random.Generator, size: int, wanted: int) -> NDArray[np.int64]:
@@ -183,9 +193,10 @@ def _ranking(
 ) -> tuple[SecondStage | None, dict[str, Any]]:
     """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does."""
     asked = len(questions.answer)
+    ease = _ease(questions)
     rows = int(ROWS_PER_S * budget_s)
-    keep = float(np.clip(rows / (asked * candidates), *KEEP))
-    most = min(asked, int(rows / (1 + keep * candidates)))
+    keep = float(np.clip(rows / (asked * ease * candidates), *KEEP))
+    most = min(asked, max(1, int(ease * rows / (1 + keep * candidates))))
     draw = np.random.default_rng([seed, 1])
     taught = questions.some(_sample(draw, asked, most))
     cut = int(0.8 * most)
