@@ -44,6 +44,7 @@ class Connection:
         """Opens it (again)."""
         self.socket = socket.create_connection(self.address, timeout=5)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(None)  # it is read when there is something; a timeout costs a call more each time
         self.buffer = b""
         self.missing = -1
 

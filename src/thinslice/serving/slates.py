@@ -143,9 +143,12 @@ class Slates:
 
     def _arrange(self, question: Question) -> Arrange | None:
         """Orders the candidates: objectives, diversity, exploration; None leaves them as they are ranked."""
+        policy = question.policy
+        if policy.explore == "none" and policy.diversity <= 0 and not policy.objectives:
+            return None
         items, traits, bundle = question.catalog.items, question.catalog.traits, question.bundle
         return arranger(
-            question.policy,
+            policy,
             explorer=_explorer(question),
             rates=None if bundle is None else bundle.rates,
             likeness=lambda item_ids: likeness_of([items.get(item_id) for item_id in item_ids], traits),
