@@ -211,6 +211,21 @@ def test_a_session_of_a_hundred_thousand_clicks_is_answered(model):
     assert len(model.recommend([str(n % 60) for n in range(100_000)], 5).item_ids) == 5
 
 
+def test_where_sessions_are_long_fewer_questions_are_asked_and_more_of_each_is_learned():
+    kept = {}
+    for name, length in (("short", 5), ("long", 60)):
+        clicks = np.random.default_rng(0).integers(0, 60, 24_000)
+        sessions = np.repeat(np.arange(24_000 // length), length)
+        told = SessionRanker.fit(
+            from_columns(sessions.astype(str), clicks.astype(str), np.arange(24_000.0)),
+            rng=0, trees=2, candidates=20, least_questions=100, tune_cpu_s_per_million=4.0,
+        ).evidence  # fmt: skip
+        kept[name] = told["judged_by"], told["ranking"]["questions"]
+    assert kept["short"][0] == 100  # fifty a second of the two that half a million clicks are worth
+    assert 30 <= kept["long"][0] <= 50  # each question shows up to forty clicks, ten are usual
+    assert kept["long"][1] < kept["short"][1]
+
+
 def test_item_facts_worked_out_by_hand():
     clicks = from_columns(["s", "s", "s", "t"], ["a", "b", "a", "b"], [1.0, 2.0, 3.0, 4.0])
     facts = item_facts(clicks)
