@@ -142,7 +142,7 @@ def unit_scores(
     found = {}
     for column, values in columns.items():
         y = _of_length(values, code.size, column)
-        sums = np.bincount(slot, weights=y, minlength=batches * size).reshape(batches, size)
+        sums = np.bincount(slot, weights=y, minlength=batches * size).reshape(batches, size).astype(np.float64)
         mean = _earlier_means(sums, counts)
         for place, name in enumerate(names):
             expected = mean[when, place]
