@@ -80,6 +80,21 @@ def test_what_the_same_people_took_on_other_days_is_proposed_after_what_they_too
     assert alike["novel"] == alike["poems"] == 0
 
 
+def test_a_visit_that_goes_on_is_not_its_own_history():
+    before = [("ann", 1, ["a", "b"]), ("ann", 3, ["b", "c"])]
+    learned = visits_of(*before, ("ann", 5, ["b", "d"]))  # models learned of today's first clicks, too
+    today = np.array([learned.item_ids.index(name) for name in ("b", "d", "a")], np.int32)
+    open_now = People.build(learned).memory("ann").without(today)
+    assert dict(zip([learned.item_ids[code] for code in open_now.item], open_now.visits.tolist(), strict=True)) == {
+        "a": 1, "b": 2, "c": 1
+    }  # fmt: skip
+    then = People.build(visits_of(*before)).memory("ann")
+    assert open_now.person.tolist()[0] == then.person.tolist()[0] == 2
+    assert sorted(open_now.since.tolist()) == sorted(then.since.tolist()) == [1, 1, 2]
+    other = People.build(learned).memory("ann")
+    assert other.without(today[:1]) is other  # of the last visit something is missing: it was another one
+
+
 def test_a_history_of_ten_thousand_events_costs_and_counts_no_more_than_a_bounded_one():
     many = [("heavy", day, [f"i{(day * 50 + n) % 3000}" for n in range(50)]) for day in range(200)]
     people = People.build(visits_of(*many, ("light", 1, ["i1", "i2"])))

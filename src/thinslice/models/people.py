@@ -68,6 +68,22 @@ class Memory(NamedTuple):
     bought: NDArray[np.float32]
     person: NDArray[np.float32]
 
+    def without(self, session: NDArray[np.int32]) -> "Memory":
+        """The same before today, where the last visit that is remembered is the session that goes on.
+
+        Models learn each minute, so the session's first clicks may be among what was learned: then all items of the
+        last visit are in the session. Without this the visit would speak for itself.
+        """
+        latest = self.since == 1
+        if not latest.any() or not np.isin(self.item[latest], session).all():
+            return self
+        kept = ~latest | (self.visits > 1)
+        person = self.person - np.array([1, 0, np.count_nonzero(~kept), 0], np.float32)
+        return self._replace(
+            item=self.item[kept], visits=(self.visits - latest)[kept], since=np.maximum(self.since - 1, 1)[kept],
+            days=self.days[kept], bought=self.bought[kept], person=person,
+        )  # fmt: skip
+
     def leads(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """The items that propose others, and what each counts: more visits more, older ones less."""
         lead = np.ascontiguousarray(self.item[:LEADS])

@@ -1,7 +1,8 @@
-"""The second stage of the session ranker for people who are known: trees that also see what somebody did before today.
+"""What known people's history adds to the session ranker: more candidates, and trees that correct its second stage.
 
-Whoever is not known is answered by the other trees, which never learn from what is here. These are kept only when they
-foresee the newest fifth of the questions of known people better than trees that see the session alone.
+The second stage has learned from everybody; these trees learn what its scores lack for people who are known, so a few
+questions of them are enough. They are kept only when the newest fifth of those questions, of sessions with a click, is
+foreseen no worse than by the session alone; who is unknown is never touched by them.
 """
 
 import threading
@@ -17,7 +18,7 @@ from thinslice.models.forest import Forest
 from thinslice.models.lambdamart import figures, learn, ranked
 from thinslice.models.people import ALIKE, OWN, Memory, People
 from thinslice.models.ranking_features import FEATURES
-from thinslice.models.tuning import first_questions, head
+from thinslice.models.tuning import SecondStage, first_questions, head
 from thinslice.records import Arrays, Interactions, Item, User
 
 POPULAR = 30
@@ -47,26 +48,27 @@ class Asker(NamedTuple):
 class KnownPeople:
     """Ranks for people who are known, over the candidates of the session ranker; threads may ask at the same time."""
 
-    def __init__(self, first: Candidates, remembered: People, forest: Forest) -> None:
+    def __init__(self, first: Candidates, second: SecondStage, remembered: People, forest: Forest) -> None:
         self.people, self.forest = remembered, forest
+        self._second = second
         self._first = first
         self._scratch = threading.local()
         self._popular = first.popular(POPULAR)
 
     @classmethod
-    def from_arrays(cls, first: Candidates, arrays: Arrays) -> Self:
+    def from_arrays(cls, first: Candidates, second: SecondStage, arrays: Arrays) -> Self:
         """The same from what `arrays` gave."""
         trees = {name.removeprefix("trees_"): array for name, array in arrays.items() if name.startswith("trees_")}
-        return cls(first, People.from_arrays(arrays), Forest.from_arrays(trees))
+        return cls(first, second, People.from_arrays(arrays), Forest.from_arrays(trees))
 
     def arrays(self) -> Arrays:
         """Everything that it is beside the candidates."""
         return {**self.people.arrays(), **{f"trees_{name}": array for name, array in self.forest.arrays().items()}}
 
-    def asker(self, person: str | None) -> Asker | None:
-        """Somebody who asks; None when nothing is known of them."""
+    def asker(self, person: str | None, session: NDArray[np.int32]) -> Asker | None:
+        """Somebody who asks in a session; None when nothing is known of them."""
         memory = self.people.memory(person)
-        return None if memory is None else asker_of(self._first, self.people, memory, self._room())
+        return None if memory is None else asker_of(self._first, self.people, memory.without(session), self._room())
 
     def look(self, asker: Asker, session: NDArray[np.int32], first: int, stop: int) -> Found:
         """As `Candidates.look`, with the features of `people`; what the history proposes is in the first block."""
@@ -84,8 +86,14 @@ class KnownPeople:
         if not len(found.codes):
             return found.blended.astype(np.float64)
         later = 0 if first == 0 else (first + np.arange(len(found.codes))) // block
-        score: NDArray[np.float64] = self.forest.predict(found.rows) + TIE * found.blended
-        return score - (1.0 + self.forest.span) * later
+        score = total(self._second, self.forest, found.rows) + TIE * found.blended
+        return score - (1.0 + self._second.span + self.forest.span) * later
+
+    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What each of `NAMES` gave to each score, shape (rows, features)."""
+        gave = self.forest.contributions(rows)
+        gave[:, : len(FEATURES)] += self._second.contributions(np.ascontiguousarray(rows[:, : len(FEATURES)]))
+        return gave
 
     def _room(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """This thread's scratch: 12 bytes an item."""
@@ -95,11 +103,19 @@ class KnownPeople:
         return room
 
 
+def total(second: SecondStage, forest: Forest, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The score of each row of `NAMES`: what the second stage says, and what the trees add."""
+    alone = second.predict(np.ascontiguousarray(rows[:, : len(FEATURES)]))
+    score: NDArray[np.float64] = alone + forest.predict(rows)
+    return score
+
+
 def learn_known(
     interactions: Interactions,
     items: Sequence[Item] | None,
     users: Sequence[User],
     settings: Mapping[str, float],
+    second: SecondStage,
     *,
     holdout: float,
     least_questions: int,
@@ -113,6 +129,7 @@ def learn_known(
         items: The catalog.
         users: What the shop says of its users.
         settings: Tuned before: those of the candidates, and how many there are.
+        second: What ranks by the session alone.
         holdout: Share (0..1) of the sessions, the newest, that are asked about after learning from the others.
         least_questions: With fewer questions of known people nothing is learned.
         budget_s: About so many CPU seconds.
@@ -144,15 +161,18 @@ def learn_known(
     told: dict[str, Any] = {"asked": asked, "questions": most, "rows": len(lessons.label), "kept_share": round(keep, 4)}
     if len(part.sizes) < 2 or not len(exam.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
-    fewer = {**options, "trees": max(1, options["trees"] // 3)}
-    figure = {}
-    for what, names in (("session", FEATURES), ("session and history", NAMES)):
-        trial = learn(_narrow(part, len(names)), **fewer, names=names)
-        figure[what] = figures(ranked(trial.predict(exam.rows[:, : len(names)]), exam), wide)
-    told["exam"] = figure
-    if sum(figure["session and history"][name] - figure["session"][name] for name in ("hr", "mrr")) <= 0:
-        return None, {**told, "why": "the session alone foresees as well"}
-    return learn(lessons, **options, names=NAMES), told
+    begin = second.predict(np.ascontiguousarray(lessons.rows[:, : len(FEATURES)]))
+    trial = learn(
+        part, **{**options, "trees": max(1, options["trees"] // 3)}, names=NAMES, begin=begin[: len(part.label)]
+    )
+    clicked = questions.end[judged] > questions.begin[judged]
+    alone = stage.lessons(questions.some(judged[clicked]), block, 1.0, seed)
+    before = figures(ranked(second.predict(alone.rows), alone), wide)
+    after = figures(ranked(total(second, trial, exam.rows), exam)[clicked], wide)
+    told["exam"] = {"session": before, "session and history": after}
+    if after["hr"] + after["mrr"] < before["hr"] + before["mrr"]:
+        return None, {**told, "why": "the session alone foresees better"}
+    return learn(lessons, **options, names=NAMES, begin=begin), told
 
 
 def _clicks_of_returned(interactions: Interactions, first: int) -> int:
@@ -221,10 +241,6 @@ def room_for(first: Candidates) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scratch for `People.proposals`."""
     items = len(first.knn.item_ids)
     return np.zeros(items), np.empty(items, np.int32)
-
-
-def _narrow(lessons: Lessons, features: int) -> Lessons:
-    return lessons._replace(rows=lessons.rows[:, :features])
 
 
 def warm_people() -> None:

@@ -60,7 +60,7 @@ class SessionRanker:
         self._block = int(self._note["settings"]["candidates"])
         self._span = 0.0 if self._second is None else 1.0 + self._second.span
         known = {name.removeprefix(KNOWN): array for name, array in arrays.items() if name.startswith(KNOWN)}
-        self._known = KnownPeople.from_arrays(self._first, known) if known else None
+        self._known = KnownPeople.from_arrays(self._first, self._second, known) if known and self._second else None
 
     @classmethod
     def fit(
@@ -116,10 +116,10 @@ class SessionRanker:
             budget_s=budget_s, seed=seed, learner=Trees(options),
         )  # fmt: skip
         trees_of_known = None
-        if interactions.user is not None and budget_s > 0:
+        if interactions.user is not None and tuned.second is not None:
             trees_of_known, told = learn_known(
-                interactions, items, users, tuned.settings, holdout=holdout, least_questions=least_questions,
-                budget_s=budget_s, options=options,
+                interactions, items, users, tuned.settings, tuned.second, holdout=holdout,
+                least_questions=least_questions, budget_s=budget_s, options=options,
             )  # fmt: skip
             tuned = tuned._replace(evidence={**tuned.evidence, "known_people": told})
         return cls._of(interactions, tuned, trees_of_known, items, users)
@@ -145,8 +145,8 @@ class SessionRanker:
         first = Candidates.build(interactions, tuned.settings)
         own = {} if tuned.second is None else tuned.second.arrays()
         named = {_begins(cls.second) + name: array for name, array in own.items()}
-        if trees_of_known is not None:
-            known = KnownPeople(first, People.build(interactions, items, users), trees_of_known)
+        if trees_of_known is not None and tuned.second is not None:
+            known = KnownPeople(first, tuned.second, People.build(interactions, items, users), trees_of_known)
             named |= {KNOWN + name: array for name, array in known.arrays().items()}
         note = json.dumps({"settings": tuned.settings, "evidence": tuned.evidence}, sort_keys=True, allow_nan=False)
         return cls({**first.arrays(), **named, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
@@ -220,7 +220,7 @@ class SessionRanker:
         codes: list[NDArray[np.int32]] = []
         scores: list[NDArray[np.float64]] = []
         first, stop, missing = 0, self._block, max(0, k)
-        asker = None if self._known is None else self._known.asker(user_id)
+        asker = None if self._known is None else self._known.asker(user_id, session)
         while missing > 0:
             found = self._look(asker, session, first, stop)
             score = self._scores(found, first, asker)
@@ -273,8 +273,8 @@ class SessionRanker:
         asked = self._vocabulary.codes(session)
         wanted = np.unique(self._vocabulary.codes([item_id for item_id in item_ids if item_id in names.code]))
         reasons: dict[str, Reason] = {}
-        asker = None if self._known is None else self._known.asker(user_id)
-        second = self._second if asker is None or self._known is None else self._known.forest
+        asker = None if self._known is None else self._known.asker(user_id, asked)
+        second = self._second if asker is None or self._known is None else self._known
         for found, first in self._blocks_with(asked, wanted, asker):
             at = np.flatnonzero(np.isin(found.codes, wanted))
             score = self._scores(found, first, asker)[at]
