@@ -59,6 +59,7 @@ def test_a_ramp_that_cannot_be_exits_with_two(run, tmp_path, options, words):
 
 def test_a_holdout_is_started_shown_and_stopped(run):
     assert "has no holdout" in run("experiment", "holdout", "show", code=2)
+    assert "no training has chosen for it yet" in run("experiment", "holdout", "start", "--share", "0.05", code=1)
     started = run("experiment", "holdout", "start", "--share", "0.05", "--policy", "popular")
     assert "holdout runs until it is stopped." in started
     assert "held                   5.0% of visitors  policy popular (control)" in started

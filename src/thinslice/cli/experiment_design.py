@@ -12,7 +12,7 @@ from thinslice.errors import BadInput
 from thinslice.settings import Workspace
 
 if TYPE_CHECKING:
-    from thinslice.experiments.design import Design
+    from thinslice.experiments.design import Design, DesignRow
 
 
 @click.command("design")
@@ -86,15 +86,17 @@ def _print(plan: "Design") -> None:
         style="dim",
     )
     table = Table(box=None, pad_edge=False)
-    for name, side in [("Metric", "left"), ("Role", "left"), ("Variant", "left"), ("Now", "right"),
-                       (f"Seen in {plan.days:g} d", "right"), ("Wanted", "right"), ("Days", "right"),
-                       ("Margin", "right"), ("Days", "right")]:  # fmt: skip
-        table.add_column(name, justify="right" if side == "right" else "left")
+    table.add_column("Metric", no_wrap=True)
+    if len({row.variant for row in plan.rows}) > 1:
+        table.add_column("Variant", no_wrap=True)
+    for name in ("Now", f"{plan.days:g} d show", "Wanted", "Days", "Margin", "Days"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in plan.rows:
+        cells = [row.metric] if len(table.columns) == 7 else [row.metric, row.variant]
         table.add_row(
-            row.metric, row.role, row.variant, _number(row.mean, "{:,.4g}"), _number(row.mde, "{:.1%}"),
-            _number(row.wanted, "{:.1%}"), _days(row.wanted, row.days_for_wanted), _number(row.margin, "{:.1%}"),
-            _days(row.margin, row.days_for_margin),
+            *cells, _number(row.mean, "{:,.4g}"), _number(row.mde, "{:.1%}"), _number(row.wanted, "{:.1%}"),
+            _days(row, row.wanted, row.days_for_wanted), _number(row.margin, "{:.1%}"),
+            _days(row, row.margin, row.days_for_margin),
         )  # fmt: skip
     console.print(table)
     for row in plan.rows:
@@ -106,5 +108,9 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
-def _days(asked: float | None, days: int | None) -> str:
-    return "" if asked is None else "over a year" if days is None else str(days)
+def _days(row: "DesignRow", asked: float | None, days: int | None) -> str:
+    if asked is None:
+        return ""
+    if row.mde is None:
+        return "-"
+    return "> 1 year" if days is None else str(days)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from thinslice.errors import BadInput, UnknownName
+from thinslice.errors import BadInput, NotReady, UnknownName
 from thinslice.experiments import assign, dump_experiment, is_running, parse_experiment, with_allocation, with_start
 from thinslice.experiments.assign import GRAPHS, UNCHANGED, unit_key
 from thinslice.experiments.communities import labels_of
@@ -17,7 +17,8 @@ from thinslice.jobs.measure import experiment_file, read_experiment
 from thinslice.records import Experiment, Variant
 from thinslice.serving.experiments import read_experiments
 from thinslice.serving.unit_maps import GRAPH, KEPT, unit_map_file, write_unit_map
-from thinslice.settings import BUILT_IN_POLICIES, Workspace, read_settings
+from thinslice.settings import AUTO, BUILT_IN_POLICIES, Workspace, read_settings
+from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
 
 HOLDOUT = "holdout"
@@ -157,10 +158,10 @@ def start_holdout(
 
     Raises:
         BadInput: A holdout runs already, or the share is none.
+        NotReady: The default policy is `auto`, and nothing was trained that it could stand for.
     """
     if not 0 < share <= 0.5:
         raise BadInput(f"a holdout of {share:g} cannot be: it and its measured control of the same size share 1.")
-    shop = read_settings(workspace).tenant(tenant)
     others, _ = read_experiments(workspace.experiments, tenant)
     running = [each.name for each in others if each.kind == "holdout" and is_running(each)]
     if running:
@@ -171,11 +172,27 @@ def start_holdout(
         name=name, tenant=tenant, kind="holdout", control=HELD, coverage=2 * share, training="shared", days=days,
         hypothesis="All that was tested and shipped since, taken together, helps.",
         variants=[
-            Variant(name=HELD, policy=policy or shop.default_policy, weight=0.5),
+            Variant(name=HELD, policy=policy or _default_policy(workspace, tenant), weight=0.5),
             Variant(name=MEASURED, policy=UNCHANGED, weight=0.5),
         ],
     )  # fmt: skip
     return _start(workspace, experiment, "the holdout", now)
+
+
+def _default_policy(workspace: Workspace, tenant: str) -> str:
+    """The tenant's default policy by its own name: what `auto` stands for now, since that may change later."""
+    name = read_settings(workspace).tenant(tenant).default_policy
+    if name != AUTO:
+        return name
+    artifacts = FileArtifacts(workspace.models)
+    live = [row["version"] for row in artifacts.versions(tenant) if row["name"] == "live" and row["live"]]
+    stands_for = artifacts.manifest(tenant, live[0]).get("aliases", {}).get(AUTO) if live else None
+    if stands_for is None:
+        raise NotReady(
+            f"the default policy of {tenant!r} is {AUTO!r}, and no training has chosen for it yet.",
+            hint="`thinslice train` first, or name one: --policy popular.",
+        )
+    return str(stands_for)
 
 
 def stop_holdout(workspace: Workspace, tenant: str, now: datetime) -> Experiment:
