@@ -43,7 +43,7 @@ def design(found: Rehearsal, name: str) -> Design:
 
 
 def aa(runs: int = 2_000) -> Iterator[Figure]:
-    plain = {name: name for name in ("mean", "ratio", "cuped", "cluster", "bandit")}
+    plain = {name: name for name in ("mean", "ratio", "cuped", "cluster")}
     for effect in (0.0, 0.05, 0.2):
         for each in played("aa", runs, effect=effect, designs=plain).designs:
             if effect == 0:
@@ -51,6 +51,13 @@ def aa(runs: int = 2_000) -> Iterator[Figure]:
             yield Figure(
                 f"effect {effect:+.0%}, {each.name}: interval holds truth, %", SHARE * each.coverage, 93.7, 96.3
             )
+
+
+def bandit(runs: int = 400) -> Iterator[Figure]:
+    for units, low, high in ((20_000, 3.7, 6.3), (4_000, None, None)):
+        found = design(played("aa", runs, designs={"bandit": "bandit"}, bandit_units=units), "bandit")
+        name = f"A/A of revenue under a bandit, {units:,} units ({runs} runs): rejects, %"
+        yield Figure(name, SHARE * found.rejection_rate, low, high)
 
 
 def switchback(runs: int = 400) -> Iterator[Figure]:
@@ -154,7 +161,7 @@ def others(runs: int = 20) -> Iterator[Figure]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
-    "aa": aa, "switchback": switchback, "shared-training": shared_training, "static": static_training,
+    "aa": aa, "bandit": bandit, "switchback": switchback, "shared-training": shared_training, "static": static_training,
     "adaptive": adaptive, "peeking": peeking, "peeking-100": peeking_100, "novelty": novelty,
     "sample-ratio": sample_ratios, "not-worse": not_worse, "winners-curse": winners_curse, "others": others,
 }  # fmt: skip

@@ -34,7 +34,7 @@ def design(found, name):
 
 
 def test_pooled_training_turns_the_sign_around_and_isolated_training_does_not():
-    found = played("shared-training", 2, visits_per_day=400, visitors=2_500, days=15)
+    found = played("shared-training", 2, visits_per_day=400, visitors=2_500, days=20)
     assert found.truth["effect_size"] > 0.02
     assert design(found, "pooled").wrong_sign_share == 1
     assert design(found, "pooled").warnings["isolated_training"] == 1
@@ -50,7 +50,7 @@ def test_two_rankers_that_are_the_same_have_no_effect_in_truth():
 
 
 def test_an_a_a_test_sees_few_differences_and_its_intervals_hold_zero():
-    found = played("aa", 40, units=1_000, designs=QUICK)
+    found = played("aa", 40, units=1_000, bandit_units=1_000, designs=QUICK)
     for each in found.designs:
         assert each.rejection_rate <= 0.2
         assert each.coverage == pytest.approx(1 - each.rejection_rate)
@@ -58,7 +58,7 @@ def test_an_a_a_test_sees_few_differences_and_its_intervals_hold_zero():
 
 
 def test_a_true_effect_is_found_without_bias():
-    found = played("aa", 60, effect=0.2, designs=QUICK)
+    found = played("aa", 60, effect=0.2, bandit_units=1_000, designs=QUICK)
     mean = design(found, "mean")
     assert found.truth["rel_effect_size"] == pytest.approx(0.2)
     assert mean.bias == pytest.approx(0, abs=4 * mean.estimate_se)
@@ -210,9 +210,9 @@ def test_a_file_that_randomizes_clusters_says_what_can_be_rehearsed(tmp_path):
 
 
 def test_results_that_steer_fool_an_ordinary_test_and_not_the_one_by_logged_probabilities():
-    found = played("adaptive-allocation", 60, units=4_000)
+    found = played("adaptive-allocation", 20)
     assert design(found, "naive").rejection_rate >= 0.4
-    assert design(found, "naive").warnings["sample_ratio"] > 0.9
+    assert design(found, "naive").warnings["sample_ratio"] >= 0.8
     assert design(found, "aipw").rejection_rate <= 0.2
     assert design(found, "aipw").warned_share <= 0.1
 

@@ -66,9 +66,11 @@ class SameForAll(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True
         effect: The true relative effect; 0 is an A/A test.
         cluster_size: Shoppers of one cluster, who resemble each other.
         likeness: 0..1: how much of what a shopper does is that of the cluster.
+        bandit_units: Shoppers in the experiment under a bandit, which needs many buyers in each of its 20 batches.
     """
 
     units: int = 4_000
+    bandit_units: int = 20_000
     effect: float = 0.0
     cluster_size: int = 50
     likeness: float = 0.3

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from thinslice.experiments.analyze import analyze, report
 from thinslice.experiments.checks import check_all
-from thinslice.experiments.evidence import Split, Units, gather
+from thinslice.experiments.compare import compare
+from thinslice.experiments.evidence import Evidence, Split, Units, gather, planned_shares
 from thinslice.experiments.health import DAY
+from thinslice.experiments.steering import thompson_weights
 from thinslice.jobs.rehearsal.crowd import (
     CLICK_THROUGH,
     CONVERSION,
     NAMES,
+    SIDES,
     assigned_pool,
     buckets,
     columns_of,
@@ -23,8 +26,10 @@ from thinslice.jobs.rehearsal.crowd import (
     two_variants,
 )
 from thinslice.jobs.rehearsal.trials import Play, Trial, trial_of
+from thinslice.records import Experiment
 from thinslice.simulate.scenario import LostLogs, Switching
 from thinslice.simulate.worlds import MEAN_CLICKS, MEAN_EXPOSURES, shop
+from thinslice.stats import Cell, Moments, cells_of, merge, moments
 
 DRAWS = 400
 """So often the better variant is drawn from what is believed, for its share of the next batch."""
@@ -78,9 +83,47 @@ def steered(
     return Steered(code, propensities, batch)
 
 
+def conducted(
+    experiment: Experiment, where: NDArray[np.float64], outcomes: NDArray[np.float64], *, batches: int,
+    draw: np.random.Generator,
+) -> Steered:  # fmt: skip
+    """The same by production's rule: after each batch a report by logged probabilities says the next weights.
+
+    Args:
+        experiment: `allocation = "thompson"`, two variants, one metric.
+        where: Shape (units,), 0..1: where the hash puts them; below control's share is control.
+        outcomes: Shape (2, units): what each would do under each variant.
+        batches: How often the weights change.
+        draw: Randomness.
+    """
+    units, column = len(where), experiment.metrics[0].numerator
+    code = np.zeros(units, dtype=np.int64)
+    propensities = np.empty((units, 2))
+    batch = np.arange(units) * batches // units
+    share = experiment.variants[1].weight
+    cells: list[Cell] = []
+    so_far: dict[str, Moments] = {}
+    for number in range(batches):
+        rows = np.flatnonzero(batch == number)
+        code[rows] = where[rows] >= 1.0 - share
+        propensities[rows] = 1.0 - share, share
+        seen = outcomes[code[rows], rows]
+        cells += cells_of({column: seen}, NAMES[code[rows]], propensities[rows], batch[rows], SIDES)
+        for side, name in enumerate(SIDES):
+            new = moments({column: seen[code[rows] == side]})
+            so_far[name] = merge([so_far[name], new]) if name in so_far else new
+        known = Evidence(so_far, np.zeros((1, 2)), planned_shares(experiment), {}, weighted=True, cells=cells)
+        weights = thompson_weights(experiment, compare(so_far, experiment, known, whole=True), rng=draw)
+        if weights is not None:
+            share = weights[SIDES[1]]
+    return Steered(code, propensities, batch)
+
+
 def stage_switching(scenario: Switching, rng: int) -> Callable[[int], Play]:
     """A bandit shares out shoppers while what they do drifts; read as if shares were fixed, and as logged."""
-    experiment = two_variants(f"switching-{rng}", scenario.days, metrics=[CONVERSION])
+    experiment = two_variants(
+        f"switching-{rng}", scenario.days, metrics=[CONVERSION], allocation="thompson", allocation_floor=scenario.floor
+    )
     places = buckets(experiment, 4 * scenario.units)
     batch = np.arange(scenario.units) * scenario.batches // scenario.units
     base = np.linspace(scenario.base_start, scenario.base_end, scenario.batches)[batch]
@@ -92,7 +135,7 @@ def stage_switching(scenario: Switching, rng: int) -> Callable[[int], Play]:
         luck = draw.random(scenario.units)
         outcomes = np.stack([luck < base, luck < base * (1.0 + scenario.effect)]).astype(np.float64)
         where = some_of(places, scenario.units, draw)
-        got = steered(where, outcomes, batches=scenario.batches, floor=scenario.floor, draw=draw)
+        got = conducted(experiment, where, outcomes, batches=scenario.batches, draw=draw)
         units = Units(variant=NAMES[got.code], columns={"converted": outcomes[got.code, np.arange(scenario.units)]})
         trials: list[Trial] = []
         for design in scenario.designs:

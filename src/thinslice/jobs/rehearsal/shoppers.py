@@ -36,7 +36,7 @@ def stage(scenario: SameForAll, rng: int) -> Callable[[int], Play]:
     """A/A, or an A/B test of a known effect, by the tests of the house."""
     experiment = two_variants(f"same-{rng}", scenario.days)
     by_clicks = msgspec.structs.replace(experiment, metrics=[CLICK_THROUGH])
-    places = buckets(experiment, 4 * scenario.units) if "bandit" in scenario.designs else None
+    places = buckets(experiment, 4 * scenario.bandit_units) if "bandit" in scenario.designs else None
     pool = assigned_pool(experiment, 4 * scenario.units)
     revenue, clicks = MEAN_REVENUE * scenario.effect, MEAN_CLICKS / MEAN_EXPOSURES * scenario.effect
     now = end_of(scenario.days)
@@ -118,8 +118,9 @@ def _switchback(scenario: SameForAll, experiment: Experiment, draw: np.random.Ge
 
 def _bandit(scenario: SameForAll, places: NDArray[np.float64], draw: np.random.Generator) -> Units:
     """Shoppers whose share of treatment followed what had been spent so far."""
-    where = some_of(places, scenario.units, draw)
-    plain, lifted = (shop(draw, scenario.units, lift).revenue_minor for lift in (0.0, scenario.effect))
+    n = scenario.bandit_units
+    where = some_of(places, n, draw)
+    plain, lifted = (shop(draw, n, lift).revenue_minor for lift in (0.0, scenario.effect))
     got = steered(where, np.stack([plain, lifted]), batches=20, floor=0.1, draw=draw)
     spent = np.where(got.code == 1, lifted, plain)
     return Units(
