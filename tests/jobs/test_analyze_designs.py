@@ -194,6 +194,26 @@ def test_scores_use_the_probability_of_the_variant_that_was_served(tmp_path):
     assert got.pvalue < 0.01
 
 
+def test_segments_and_clusters_are_weighted_by_the_probability_of_the_variant_that_was_served(tmp_path):
+    columns = followed(np.random.default_rng(3))
+    columns["device"] = np.where(columns["user"] % 2 == 0, "phone", "desk")
+    columns["shop"] = columns["user"]
+    treated, phone = columns["arm"] == "b", columns["device"] == "phone"
+    weight = 1 / np.where(treated, columns["pb"], columns["pa"])
+    path = write(tmp_path, columns)
+    inside = analyze_file(path, ask(propensity="pa,pb", segments=["device"]), NOW)
+    row = next(row for row in inside.segments if row["value"] == "phone")
+    for name, who in (("mean_control", ~treated), ("mean_treatment", treated)):
+        expected = np.average(columns["money"][who & phone], weights=weight[who & phone])
+        assert row[name] == pytest.approx(expected)
+        units = Units(columns["arm"], {"money": columns["money"]}, np.column_stack([columns["pa"], columns["pb"]]),
+                      segments={"device": columns["device"]})  # fmt: skip
+        memory = next(of for of in analyze(units, PLAN, NOW).segments if of["value"] == "phone")
+        assert memory[name] == pytest.approx(expected)
+    whole = analyze_file(path, ask(propensity="pa,pb", cluster="shop"), NOW).metrics[0]
+    assert whole.mean_control == pytest.approx(np.average(columns["money"][~treated], weights=weight[~treated]))
+
+
 def switched(rng, blocks=56, hours=6, carry=0.0, lift=0.0):
     """Hours whose noise is alike from one to the next, switched in blocks; the old side lasts for two hours."""
     side = rng.permutation(np.arange(blocks) % 2)

@@ -41,7 +41,7 @@ def sample_ratio_over_time(evidence: Evidence, experiment: Experiment) -> Check 
     owner = np.concatenate([np.full(len(split.counts), at) for at, (_, split) in enumerate(days)])
     found = logged_evidence(counts, shares)
     alarm = found.alarm(ALARM)
-    detail = f"as planned after each of {len(days):,} days"
+    detail = "as planned on the one entry day" if len(days) == 1 else f"as planned after each of {len(days):,} days"
     if alarm is not None:
         name = days[int(owner[alarm])][0]
         detail = (

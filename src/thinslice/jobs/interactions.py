@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+from thinslice.experiments.counting import UNITS
 from thinslice.experiments.evidence import raw_columns
 from thinslice.experiments.interactions import interaction_check
 from thinslice.metrics import units_sql
@@ -17,7 +18,7 @@ def interactions(
     """One check for each other experiment that ran at the same time on the same kind of unit and shares enough of them.
 
     Args:
-        database: With the table `unit_totals` of the experiment and the view `exposure_variants`.
+        database: With the tables `unit_totals` and `experiment_units`, and the view `exposure_variants`.
         experiment: Whose units were counted.
         others: The other experiments of the tenant.
         until: Only what happened before.
@@ -30,7 +31,8 @@ def interactions(
             continue
         rows = (
             f"(SELECT t.variant AS variant, o.variant AS other, {names} FROM unit_totals AS t "
-            f"JOIN ({units_sql(other, until)}) AS o ON t.unit_id = o.unit_id WHERE NOT o.mixed AND NOT o.is_bot)"
+            f"JOIN (SELECT unit_id, name FROM {UNITS}) AS n ON n.unit_id = t.unit_id "
+            f"JOIN ({units_sql(other, until)}) AS o ON n.name = o.unit_id WHERE NOT o.mixed AND NOT o.is_bot)"
         )
         cells = {str(key[0]): of for key, of in moments_by(database, rows, columns, ("other",)).items()}
         check = interaction_check(experiment, other, cells)

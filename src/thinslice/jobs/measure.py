@@ -17,7 +17,7 @@ from thinslice.experiments.evidence import Evidence, Look, planned_shares
 from thinslice.jobs.decisions import settle
 from thinslice.jobs.interactions import interactions
 from thinslice.jobs.measure_blocks import block_evidence_of
-from thinslice.jobs.measure_tables import make_tables, sightings
+from thinslice.jobs.measure_tables import make_tables
 from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.statistics import Database
@@ -29,7 +29,7 @@ from thinslice.store.lake import Lake
 SETTLED_AFTER = timedelta(days=1)
 """So long after its end an experiment is measured again, for events and orders that come late."""
 
-THREADS, MEMORY_MB = 2, 4_096
+MEMORY_MB = 4_096
 """What a report may use; what does not fit goes to a temporary folder of the lake."""
 
 
@@ -72,7 +72,7 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
     lessons = contamination_of(lake, experiment, now)
     others, _ = read_experiments(workspace.experiments, tenant)
     explorers = explorers_of(read_settings(workspace).tenant(tenant), experiment)
-    database = lake.connect(tenant=tenant, threads=THREADS, memory_mb=MEMORY_MB)
+    database = lake.connect(tenant=tenant, memory_mb=MEMORY_MB)  # one thread: sums in one order
     try:
         found = measure_in(database, experiment, now, contamination=lessons, explorers=explorers, others=others)
     finally:
@@ -152,8 +152,7 @@ def _evidence(database: Database, experiment: Experiment, until: datetime) -> tu
         nobody = dict.fromkeys(names, 0)
         return Evidence({}, np.zeros((1, len(names))), planned_shares(experiment), nobody, bots=tables.bots), experiment
     evidence = count(database, tables.experiment, tables.shape)
-    served = sightings(database, tables.experiment, until)
-    return evidence._replace(bots=tables.bots, served=served), tables.experiment
+    return evidence._replace(bots=tables.bots, served=tables.served), tables.experiment
 
 
 def look_of(experiment: Experiment, now: datetime) -> Look | None:

@@ -1,7 +1,7 @@
 """The two tables that a report is counted from, made of the lake: who was exposed when, and what each did since."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -29,11 +29,13 @@ class Tables(NamedTuple):
         experiment: With caps that are numbers.
         shape: What the tables hold; None when no unit was exposed.
         bots: How units that were left out as bots had been assigned.
+        served: Variant → moments of the slates that a unit was served and of those that were reported as seen.
     """
 
     experiment: Experiment
     shape: Shape | None
     bots: Split | None
+    served: Mapping[str, Moments] = {}
 
 
 def make_tables(database: Database, experiment: Experiment, until: datetime) -> Tables:
@@ -57,6 +59,11 @@ def make_tables(database: Database, experiment: Experiment, until: datetime) -> 
     start = found["at"] if experiment.started_at is None else experiment.started_at.timestamp()
     pasts = _make_units(database, experiment, until, start, vectors)
     experiment, labels = _make_periods(database, experiment, until, start)
+    served = _sightings(database, experiment, until)
+    if experiment.unit != "cluster":
+        database.execute(
+            f"CREATE OR REPLACE TEMP TABLE {UNITS} AS SELECT * REPLACE (key AS unit_id), unit_id AS name FROM {UNITS}"
+        )
     entries = rows_of(database, f"SELECT DISTINCT entry FROM {UNITS} WHERE NOT mixed")
     first_day = datetime.fromtimestamp(start, UTC)
     days = {row["entry"]: (first_day + timedelta(days=row["entry"])).date().isoformat() for row in entries}
@@ -64,11 +71,10 @@ def make_tables(database: Database, experiment: Experiment, until: datetime) -> 
         allocations=True, weighted=found["vectors"] > 1, clusters=experiment.unit == "cluster",
         segments=experiment.segments, pasts=pasts, labels=labels, days=days,
     )  # fmt: skip
-    return Tables(experiment, shape, bots)
+    return Tables(experiment, shape, bots, served)
 
 
-def sightings(database: Database, experiment: Experiment, until: datetime) -> dict[str, Moments]:
-    """Variant → moments of the slates that a unit was served and of those that were reported as seen."""
+def _sightings(database: Database, experiment: Experiment, until: datetime) -> dict[str, Moments]:
     tenant = text(experiment.tenant)
     if not rows_of(database, f"SELECT 1 FROM events WHERE tenant = {tenant} AND name = 'view_item_list' LIMIT 1"):
         return {}
@@ -105,7 +111,11 @@ def _bots(database: Database, names: Sequence[str], vectors: dict[str, tuple[flo
 def _make_units(
     database: Database, experiment: Experiment, until: datetime, start: float, vectors: dict[str, tuple[float, ...]]
 ) -> dict[str, str]:
-    """Makes `experiment_units`; returns which metric column has a past."""
+    """Makes `experiment_units`; returns which metric column has a past.
+
+    Where units are randomized one by one their key is a number: what follows joins and sorts by it, and the id stays as
+    `name`.
+    """
     known = ", ".join(f"({text(key)}, {', '.join(f'{p!r}::DOUBLE' for p in of)})" for key, of in vectors.items())
     shares = ", ".join(f"p{at}" for at in range(len(experiment.variants)))
     pasts = {}
@@ -116,8 +126,9 @@ def _make_units(
         names = ", ".join(f'coalesce(past.{column}, 0) AS "{name}"' for column, name in pasts.items())
         past = f", {names}"
     join = f"LEFT JOIN ({past_sql(experiment, 'served_units')}) AS past USING (unit_id)" if pasts else ""
+    number = "" if experiment.unit == "cluster" else " REPLACE (row_number() OVER () AS key)"
     database.execute(
-        f"CREATE OR REPLACE TEMP TABLE {UNITS} AS SELECT u.*, "
+        f"CREATE OR REPLACE TEMP TABLE {UNITS} AS SELECT u.*{number}, "
         f"CAST(floor((epoch(first_exposure) - {start!r}) / {DAY_S}) AS INTEGER) AS entry, "
         f"CAST(floor(({until.timestamp()!r} - epoch(first_exposure)) / {DAY_S}) AS INTEGER) AS seen_days, "
         f"CAST(floor((epoch(first_exposure) - {start!r}) / {DAY_S}) AS INTEGER) AS batch, {shares}{past} "
@@ -138,9 +149,11 @@ def _make_periods(
     age = f"CAST(floor((epoch(done_at) - epoch(first_exposure)) / {DAY_S}) AS INTEGER)"
     counted = list(dict.fromkeys(["exposures", *columns]))  # each unit has an exposure, so that none gets lost
     deeds = acts_sql(experiment, until, units=UNITS, columns=counted)
+    unit = "unit_id" if experiment.unit == "cluster" else "key"
     database.execute(
-        f"CREATE OR REPLACE TEMP TABLE unit_deeds AS SELECT unit_id, key, variant, {period} AS period, {age} AS age, "
-        f"{sums} FROM ({deeds}) GROUP BY ALL"
+        f"CREATE OR REPLACE TEMP TABLE unit_deeds AS SELECT {unit} AS unit_id, any_value(key) AS key, "
+        f"any_value(variant) AS variant, {period} AS period, {age} AS age, {sums} FROM ({deeds}) "
+        f"GROUP BY {unit}, period, age"
     )
     experiment = with_caps(database, experiment, "unit_deeds")
     database.execute(
