@@ -10,13 +10,14 @@ from thinslice.errors import BadSettings, NotReady, UnknownName
 from thinslice.experiments import dump_experiment
 from thinslice.jobs import training_data
 from thinslice.jobs.demo import fill
+from thinslice.jobs.recipes import Recipe
 from thinslice.jobs.schedule import Attempt
 from thinslice.jobs.train import news_of_tenants, rows_of, state_of, train
 from thinslice.jobs.training_data import askers_of, interactions_of, people_in, people_of, read_clicks
-from thinslice.models import MODELS
+from thinslice.models import MODELS, from_columns
 from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, User, Variant
 from thinslice.sessions import person_id
-from thinslice.settings import Workspace
+from thinslice.settings import Policy, Workspace
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
 
@@ -418,3 +419,23 @@ def test_news_are_rows_that_the_models_have_not_seen(workspace):
 def test_no_sessions_make_no_interactions(workspace):
     clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
     assert len(interactions_of(clicks, np.zeros(0, dtype=bool)).item) == 0
+
+
+def test_a_freshened_model_is_told_of_users_only_where_it_takes_that():
+    told = []
+
+    class Knowing:
+        def refit(self, interactions, items=None, *, rng=None, users=()):
+            told.append(list(users))
+            return self
+
+    class Plain:
+        def refit(self, interactions, items=None, *, rng=None):
+            told.append("plain")
+            return self
+
+    ann = User(tenant="shop", user_id="ann", updated_at=NOW)
+    for previous in (Knowing(), Plain()):
+        recipe = Recipe(Policy(model="session-ranker"), previous)
+        assert recipe.make(from_columns([], [], []), [], 0, [ann]) is previous
+    assert told == [[ann], "plain"]

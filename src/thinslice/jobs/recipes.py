@@ -77,7 +77,8 @@ class Recipe(NamedTuple):
         draw = np.random.default_rng(rng)
         previous: Any = self.previous
         if previous is not None:
-            refitted: Model = previous.refit(interactions, items, rng=draw)
+            told = {"users": users} if "users" in inspect.signature(previous.refit).parameters else {}
+            refitted: Model = previous.refit(interactions, items, rng=draw, **told)
             return refitted
         kind: Any = MODELS[self.policy.model]
         settings = dict(self.policy.settings)
