@@ -215,6 +215,8 @@ def test_results_that_steer_fool_an_ordinary_test_and_not_the_one_by_logged_prob
     assert design(found, "naive").warnings["sample_ratio"] >= 0.8
     assert design(found, "aipw").rejection_rate <= 0.2
     assert design(found, "aipw").warned_share <= 0.1
+    production = played("adaptive-allocation", 3, units=4_000, rule="weighted")
+    assert design(production, "aipw").warned_share == 0
 
 
 def test_logs_that_get_lost_in_one_browser_are_found_and_named():

@@ -30,10 +30,10 @@ def test_pooled_training_hides_the_effect_and_isolated_training_shows_it_where_i
 
 @pytest.mark.slow
 def test_a_bandits_a_a_test_rejects_as_often_as_it_should_by_logged_probabilities_alone():
-    _, designs = played("adaptive-allocation", 1_000)
+    _, designs = played("adaptive-allocation", 600)
     assert designs["naive"].rejection_rate >= 0.5
-    assert 0.037 <= designs["aipw"].rejection_rate <= 0.063
-    assert designs["aipw"].warnings.get("sample_ratio", 0.0) <= 0.005
+    assert 0.02 <= designs["aipw"].rejection_rate <= 0.085
+    assert designs["aipw"].warnings.get("sample_ratio", 0.0) <= 0.01
 
 
 @pytest.mark.slow

@@ -2,6 +2,9 @@
 
 import msgspec
 
+RULES = ("means", "weighted")
+"""By what results can steer allocation."""
+
 RANKERS = ("greedy", "thompson")
 """What a variant of `Learning` can rank by: what is believed best, or each item as often as it may be the best."""
 
@@ -83,6 +86,8 @@ class Switching(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True)
         units: Shoppers in the experiment.
         batches: So often the shares change.
         floor: No variant gets less than this share.
+        rule: `means`: a bandit that steers by plain means; `weighted`: `allocation = "thompson"` of an experiment's
+            file, which steers by reports that weigh with the logged probabilities.
         base_start: Share of shoppers who buy at the beginning; it moves evenly to `base_end`.
         base_end: At the end.
         effect: The true relative effect.
@@ -91,6 +96,7 @@ class Switching(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True)
     units: int = 10_000
     batches: int = 20
     floor: float = 0.05
+    rule: str = "means"
     base_start: float = 0.05
     base_end: float = 0.10
     effect: float = 0.0

@@ -8,6 +8,7 @@ import msgspec
 from thinslice.errors import BadSettings, UnknownName
 from thinslice.simulate.scenario import (
     RANKERS,
+    RULES,
     Fading,
     Harming,
     Learning,
@@ -179,6 +180,8 @@ def _check(scenario: Scenario, where: str) -> None:
         for ranker in (scenario.control, scenario.treatment):
             if ranker not in RANKERS:
                 raise BadSettings(f"{where}: there is no ranker {ranker!r} (there is: {', '.join(RANKERS)}).")
+    if isinstance(scenario, Switching) and scenario.rule not in RULES:
+        raise BadSettings(f"{where}: there is no rule {scenario.rule!r} (there is: {', '.join(RULES)}).")
     for field in msgspec.structs.fields(scenario):
         value = getattr(scenario, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -135,7 +135,10 @@ def stage_switching(scenario: Switching, rng: int) -> Callable[[int], Play]:
         luck = draw.random(scenario.units)
         outcomes = np.stack([luck < base, luck < base * (1.0 + scenario.effect)]).astype(np.float64)
         where = some_of(places, scenario.units, draw)
-        got = conducted(experiment, where, outcomes, batches=scenario.batches, draw=draw)
+        if scenario.rule == "weighted":
+            got = conducted(experiment, where, outcomes, batches=scenario.batches, draw=draw)
+        else:
+            got = steered(where, outcomes, batches=scenario.batches, floor=scenario.floor, draw=draw)
         units = Units(variant=NAMES[got.code], columns={"converted": outcomes[got.code, np.arange(scenario.units)]})
         trials: list[Trial] = []
         for design in scenario.designs:
