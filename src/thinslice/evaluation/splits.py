@@ -193,7 +193,8 @@ def cut_log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: s
     else:
         learn, ask, words = _cut_by_time(log["session_id"], times, order_only, cut, test_days)
     how = {"split": words, "events": event, "order_only": order_only}
-    return Log(log["session_id"], log["item_id"], times, *_ids(log), learn, ask, cut == "moment", how, _actions(log))
+    user, visitor = _ids(log, "user_id"), _ids(log, "visitor_id")
+    return Log(log["session_id"], log["item_id"], times, user, visitor, learn, ask, cut == "moment", how, _actions(log))
 
 
 def _actions(log: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
@@ -209,13 +210,12 @@ def _actions(log: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
     return codes if codes.any() else None
 
 
-def _ids(log: Mapping[str, NDArray[Any]]) -> list[NDArray[np.str_] | None]:
-    """Who did each row: user and visitor, empty where unknown."""
-    found: list[NDArray[np.str_] | None] = []
-    for name in ("user_id", "visitor_id"):
-        ids = log[name].astype(np.str_) if name in log else None
-        found.append(None if ids is None else np.where(np.isin(ids, ("-1", "None", "nan")), "", ids))
-    return found
+def _ids(log: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.str_] | None:
+    """Who did each row, empty where unknown; None without such a column."""
+    if name not in log:
+        return None
+    ids = log[name].astype(np.str_)
+    return np.where(np.isin(ids, ("-1", "None", "nan")), "", ids)
 
 
 def _people(log: Log, until: float) -> tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]:
@@ -246,8 +246,8 @@ def _first_rows(log: Log) -> NDArray[np.int64]:
     _, session = np.unique(log.session, return_inverse=True)
     order = np.lexsort((log.time, session))
     begins = np.append(True, np.diff(session[order]) != 0)
-    heads = order[begins]
-    return heads[session.ravel()]
+    heads: NDArray[np.int64] = order[begins][session.ravel()]
+    return heads
 
 
 def _split(log: Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:

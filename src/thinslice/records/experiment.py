@@ -118,9 +118,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of one treatment against control; an interval bound is None where it is unbounded.
 
-    `pvalue_adjusted` is Holm's over the treatments that share this control, `pvalue_bh` Benjamini and Hochberg's over all
-    metrics and treatments; `reading` uses neither. `always_valid_rel_ci` is the relative interval that stays right however
-    often one looks. `why` says in words why there is no effect, where there is none.
+    `pvalue_adjusted` is Holm's over the treatments that share this control, `pvalue_bh` Benjamini and Hochberg's over
+    all metrics and treatments; `reading` uses neither. `always_valid_rel_ci` is the relative interval that stays right
+    however often one looks. `why` says in words why there is no effect, where there is none.
     """
 
     name: str
@@ -157,9 +157,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that an experiment says at one moment; `cumulative` rows are effects up to a time.
 
-    `heterogeneity` says per segment and metric whether effects differ; `looks` which of the planned looks this is and
-    what its intervals need; `method` how effects were estimated. When `recorded_at` is set, `decision` is the one that was
-    recorded at the planned end and stays.
+    `heterogeneity` says per segment and metric whether effects differ; `looks` which of the planned looks this is
+    and what its intervals need; `method` how effects were estimated. When `recorded_at` is set, `decision` is the
+    one that was recorded at the planned end and stays.
     """
 
     experiment: str
