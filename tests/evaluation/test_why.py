@@ -113,7 +113,8 @@ def test_a_ranking_without_a_group_of_features_never_looks_at_it():
     rows = draw.random((4000, len(FEATURES)), dtype=np.float32)
     score = (rows[:, FEATURES.index("walk")] + rows[:, FEATURES.index("knn")]).reshape(200, 20)
     label = (score == score.max(axis=1, keepdims=True)).astype(np.uint8).ravel()
-    lessons = Lessons(rows, label, np.full(200, 20, dtype=np.int32), np.zeros(200, dtype=np.int32))
+    code, question = np.arange(4000, dtype=np.int32), np.repeat(np.arange(200, dtype=np.int32), 20)
+    lessons = Lessons(rows, label, np.full(200, 20, dtype=np.int32), np.zeros(200, dtype=np.int32), code, question)
     options = {"trees": 10, "leaves": 8, "learning_rate": 0.1, "least_rows": 20, "seed": 0}
     for group, looked in (("none", True), ("graphs", False)):
         forest = learn(lessons, **options, without=group)
