@@ -73,6 +73,13 @@ def test_units_and_smallest_margin_are_each_others_inverse(margin, chance):
     assert smallest_margin(NOW, total - max(total // 10, 2), power=chance) > margin * 0.99
 
 
+@pytest.mark.parametrize("shift", [-40.0, -38.0, -37.7, 37.7, 38.0, 38.5, 40.0])
+def test_a_shift_of_many_standard_errors_is_found_for_sure_and_never_on_the_wrong_side(shift):
+    baseline, n = Sample(1000, 0.0, 1.0), 1478.0
+    found = power(baseline._replace(mean=10.0), shift * (2 / n) ** 0.5, n, n, margin=1e-9)
+    assert found == pytest.approx(float(shift > 0), abs=1e-9)
+
+
 def test_a_correlated_past_saves_units_and_clusters_cost_them():
     plain = units_needed(NOW, 0.1)
     assert units_needed(with_correlation(NOW, 0.6), 0.1) == pytest.approx(plain * 0.64, abs=3)

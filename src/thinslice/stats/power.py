@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from scipy.special import nctdtr
+from scipy.special import nctdtr, ndtr
 
 from thinslice.errors import StatisticsError
 from thinslice.stats.estimates import t_quantile
@@ -152,8 +152,16 @@ def _power(
 
 
 def _above(quantile: float, df: float, shift: float) -> float:
-    """The chance that a t variable around `shift` exceeds the quantile."""
-    return float(1 - nctdtr(df, shift, quantile))
+    """The chance that a t variable around `shift` exceeds the quantile.
+
+    Where the series of the distribution breaks down (a shift near 38 standard errors), its normal approximation.
+
+    Source: Johnson, Kotz and Balakrishnan, Continuous univariate distributions, volume 2, section 31.6 (1995).
+    """
+    found = float(1 - nctdtr(df, shift, quantile))
+    if not math.isnan(found):
+        return found
+    return float(ndtr((shift * (1 - 1 / (4 * df)) - quantile) / math.sqrt(1 + quantile**2 / (2 * df))))
 
 
 def _chance(power: float, share: float) -> None:
