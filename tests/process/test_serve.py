@@ -182,7 +182,7 @@ def test_the_service_says_which_processes_run_and_a_killed_one_comes_back(shop):
     wait_for(lambda: {shop.slate(visitor_id="a")[0] for _ in range(20)} == {"w1", "w2"})
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not deal connections out")
+@pytest.mark.linux
 def test_connections_are_dealt_out_to_both_workers(shop):
     def both_answer():
         return len({shop.ask("GET", "/healthz")[1] for _ in range(8)}) == 2

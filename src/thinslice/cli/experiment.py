@@ -8,7 +8,6 @@ import click
 
 from thinslice.cli.experiment_conduct import (
     backtest,
-    chosen_tenant,
     holdout,
     print_shares,
     ramp,
@@ -17,7 +16,7 @@ from thinslice.cli.experiment_conduct import (
 )
 from thinslice.cli.experiment_design import design
 from thinslice.cli.experiment_ledger import ledger
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.records import Experiment
-from thinslice.settings import Workspace, read_settings
+from thinslice.settings import Workspace
 
 
 def tenant_option(function: Any) -> Any:
@@ -16,23 +16,6 @@ def tenant_option(function: Any) -> Any:
     return click.option("--tenant", default=None, help="Whose; may be left out when the workspace has one tenant.")(
         function
     )
-
-
-def chosen_tenant(workspace: Workspace, tenant: str | None) -> str:
-    """The tenant named on the command line, or the only one there is.
-
-    Raises:
-        BadInput: There are several, or none.
-        UnknownName: There is none of that name.
-    """
-    settings = read_settings(workspace)
-    if tenant is None:
-        if len(settings.tenants) != 1:
-            known = ", ".join(sorted(settings.tenants)) or "none"
-            raise BadInput(f"--tenant is needed: the workspace has {len(settings.tenants)} tenants ({known}).")
-        return next(iter(settings.tenants))
-    settings.tenant(tenant)
-    return tenant
 
 
 def row_of(experiment: Experiment) -> dict[str, Any]:

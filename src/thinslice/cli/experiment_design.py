@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thinslice.cli.experiment_conduct import chosen_tenant, tenant_option
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.experiment_conduct import tenant_option
+from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thinslice.cli.experiment_conduct import chosen_tenant, tenant_option
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.experiment_conduct import tenant_option
+from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.settings import Workspace
 
 if TYPE_CHECKING:

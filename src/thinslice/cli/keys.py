@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace, read_settings
 
@@ -57,7 +57,7 @@ def create(workspace: Workspace, tenant: str | None, kind: str, origins: tuple[s
     """Make one more key. It is shown this once."""
     from thinslice.store.keys import Keys, key_id
 
-    of = _tenant(workspace, tenant)
+    of = chosen_tenant(workspace, tenant)
     key = Keys(workspace.keys_file).create(of, kind, [_origin(each) for each in origins], now=datetime.now(UTC))
     if as_json:
         print_json({"key": key, "id": key_id(key), "tenant": of, "kind": kind, "origins": list(origins)})
@@ -100,17 +100,6 @@ def _row(key: "NamedKey") -> dict[str, Any]:
         "created_at": None if info.created_at is None else info.created_at.isoformat(), "revoked": info.revoked,
         "origins": list(info.origins),
     }  # fmt: skip
-
-
-def _tenant(workspace: Workspace, tenant: str | None) -> str:
-    settings = read_settings(workspace)
-    if tenant is None:
-        if len(settings.tenants) != 1:
-            known = ", ".join(sorted(settings.tenants)) or "none"
-            raise BadInput(f"--tenant is needed: the workspace has {len(settings.tenants)} tenants ({known}).")
-        return next(iter(settings.tenants))
-    settings.tenant(tenant)
-    return tenant
 
 
 def _origin(text: str) -> str:

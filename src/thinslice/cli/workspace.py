@@ -1,4 +1,4 @@
-"""What every command shares: which workspace it works in, and results as JSON."""
+"""What every command shares: which workspace and tenant it works in, and results as JSON."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from thinslice.errors import BadInput
-from thinslice.settings import Workspace
+from thinslice.settings import Workspace, read_settings
 
 UNFIT = "%[]^|\\"
 """Characters of a folder's name that the library of the lake reads as something else."""
@@ -31,6 +31,23 @@ def to_workspace(text: str) -> Workspace:
             hint=f"Choose a folder whose path has none of {' '.join(UNFIT)} in it.",
         )
     return Workspace(root)
+
+
+def chosen_tenant(workspace: Workspace, tenant: str | None) -> str:
+    """The tenant named on the command line, or the only one there is.
+
+    Raises:
+        BadInput: There are several, or none.
+        UnknownName: There is none of that name.
+    """
+    settings = read_settings(workspace)
+    if tenant is None:
+        if len(settings.tenants) != 1:
+            known = ", ".join(sorted(settings.tenants)) or "none"
+            raise BadInput(f"--tenant is needed: the workspace has {len(settings.tenants)} tenants ({known}).")
+        return next(iter(settings.tenants))
+    settings.tenant(tenant)
+    return tenant
 
 
 def workspace_option(function: Function) -> Function:
