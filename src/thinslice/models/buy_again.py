@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import PersonalModel
 from thinslice.models.bought_together import PURCHASE
+from thinslice.models.item_to_item import checked_mask
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+from thinslice.records import Arrays, Interactions, Item, Reason
 
 
-class BuyAgain:
+class BuyAgain(PersonalModel):
     """Chance that an item is bought again × how close the time since the last purchase is to the typical interval.
 
     Both are shrunk: a user's own intervals towards those of the item, the item's towards those of all. Time ends with
@@ -20,13 +22,11 @@ class BuyAgain:
     """
 
     name = "buy-again"
-    knows_users: ClassVar[bool] = True
     shelf: ClassVar[bool] = True
     """It answers what is bought again, not what is clicked next: it is evaluated when it is named."""
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._users = Vocabulary.from_arrays(
             {"id_letters": arrays["user_letters"], "id_ptr": arrays["user_letter_ptr"]}
         )
@@ -106,58 +106,29 @@ class BuyAgain:
             }
         )
 
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return dict(self._arrays)
-
-    @classmethod
-    def ready(cls) -> bool:
-        """Nothing to compile: always."""
-        return True
-
-    @classmethod
-    def warm(cls) -> None:
-        """Nothing to compile."""
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
-    def recommend(
-        self,
-        session: Sequence[str],
-        k: int,
-        *,
-        allowed: NDArray[np.bool_] | None = None,
+    def recommend_codes(
+        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None, *,
         user_id: str | None = None,
-    ) -> ScoredItems:
-        """The best `k` allowed items that this user bought before, whatever the session; nothing for strangers."""
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:  # fmt: skip
+        """What this user bought before, best first, whatever the session; nothing for strangers."""
         del session
-        if allowed is not None and len(allowed) != len(self._vocabulary):
-            raise BadInput(f"allowed must have {len(self._vocabulary)} values, one an item, got {len(allowed)}.")
+        mask = checked_mask(allowed, len(self._vocabulary))
         item, score = self._of(user_id)
-        if allowed is not None:
-            may = np.asarray(allowed, dtype=np.bool_)[item]
-            item, score = item[may], score[may]
-        names = self._vocabulary
-        kept = slice(0, max(k, 0))
-        return ScoredItems([names[code] for code in item[kept].tolist()], score[kept].tolist(), self.name)
+        if mask.size:
+            item, score = item[mask[item]], score[mask[item]]
+        return item[: max(k, 0)], score[: max(k, 0)]
 
-    def explain(self, session: Sequence[str], item_id: str, *, user_id: str | None = None) -> Reason:
-        """One term: the earlier purchase of the item itself."""
+    def explain_all(
+        self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
+    ) -> list[Reason]:
+        """One term an item: its own earlier purchase."""
         del session
-        item, score = self._of(user_id)
-        place = np.flatnonzero(item == self._vocabulary.code.get(item_id, -1))
-        if not len(place):
-            return Reason(item_id, 0.0, {})
-        found = float(score[place[0]])
-        return Reason(item_id, found, {item_id: found})
+        own = dict(zip(*(part.tolist() for part in self._of(user_id)), strict=True))
+        scores = [own.get(code, 0.0) for code in self._vocabulary.codes(item_ids).tolist()]
+        return [
+            Reason(item_id, score, {item_id: score} if score else {})
+            for item_id, score in zip(item_ids, scores, strict=True)
+        ]
 
     def _of(self, user_id: str | None) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         code = -1 if user_id is None else self._users.code.get(user_id, -1)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import ArrayModel
 from thinslice.models.item_features import Features, features, supplied
 from thinslice.models.item_to_item import checked_mask, kernel, plain, terms_by_item
 from thinslice.models.vocabulary import Vocabulary
@@ -24,7 +25,7 @@ NOTHING_ALIKE = 1e-6
 """A similarity up to this is none."""
 
 
-class Content:
+class Content(ArrayModel):
     """Cosine of features plus cosine of supplied vectors, added over the session's clicks, newer ones counting more.
 
     An item is no evidence for itself: what was viewed comes again only if other clicks resemble it.
@@ -34,8 +35,7 @@ class Content:
     _warm: ClassVar[bool] = False
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._rows = tuple(plain(arrays[name]) for name in ("item_ptr", "feature", "feature_weight"))
         self._postings = tuple(plain(arrays[name]) for name in ("posting_ptr", "posting", "posting_weight"))
         self._vectors = plain(arrays["vectors"])
@@ -104,15 +104,6 @@ class Content:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return dict(self._arrays)
-
-    @classmethod
     def ready(cls) -> bool:
         """Whether a question is answered at once."""
         return cls._warm
@@ -129,27 +120,10 @@ class Content:
             Content._warm = True
 
     @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary: the feed and what was clicked, one id a code."""
-        return self._vocabulary
-
-    @property
     def evidence(self) -> dict[str, Any]:
         """What was read and what was left out: items, items_with_content, and per name of vectors used and refused."""
         found: dict[str, Any] = json.loads(np.asarray(self._arrays["evidence"]).tobytes())
         return found
-
-    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
-        """The best `k` items for a session, best first; items that resemble nothing of it are left out.
-
-        Args:
-            session: Item ids, oldest first; unknown ones are passed over.
-            k: Length of the list.
-            allowed: Mask over `item_ids`, shape (items,); None allows all.
-        """
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
-        names = self._vocabulary
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
 
     def similar(self, item_id: str, k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
         """The `k` items that resemble one most, itself left out: for its page, also when nobody has clicked it yet."""
@@ -180,10 +154,6 @@ class Content:
         found: tuple[NDArray[np.int32], NDArray[np.float64]] = kernel().best(codes, score[codes], max(k, 0))
         return found
 
-    def explain(self, session: Sequence[str], item_id: str) -> Reason:
-        """Which session items gave how much of the score of one item."""
-        return self.explain_all(session, [item_id])[0]
-
     def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
         """`explain` for a whole slate in one pass."""
         clicks, worth = self._clicks(self._vocabulary.codes(session))
@@ -195,13 +165,6 @@ class Content:
             if codes[n] >= 0 and parts[n].sum() > NOTHING_ALIKE
             else Reason(item_id, 0.0, {})
             for n, item_id in enumerate(item_ids)
-        ]
-
-    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
-        """The session item that gave most of each score; None where none did."""
-        return [
-            max(reason.terms, key=reason.terms.__getitem__) if reason.terms else None
-            for reason in self.explain_all(session, item_ids)
         ]
 
     def _clicks(self, session: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

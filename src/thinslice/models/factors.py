@@ -3,18 +3,18 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import ArrayModel
 from thinslice.models.item_to_item import LONGEST_LOOK, checked_mask, kernel, plain, terms_by_item
-from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Reason, ScoredItems
+from thinslice.records import Arrays, Reason
 
 
-class Factors:
+class Factors(ArrayModel):
     """Ranks every item by bias + session vector · item vector; a session without a known item gets nothing.
 
     A model that learns such vectors inherits from here, has a `fit`, and says in `_parts` what each click adds to the
@@ -26,22 +26,12 @@ class Factors:
     _warm: ClassVar[bool] = False
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._factors, self._bias = plain(arrays["factors"]), plain(arrays["bias"])
 
     @abstractmethod
     def _parts(self, clicks: NDArray[np.int32]) -> NDArray[np.float64]:
         """What each click adds to the vector of the session, shape (clicks, embedding_size)."""
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return dict(self._arrays)
 
     @classmethod
     def ready(cls) -> bool:
@@ -57,23 +47,6 @@ class Factors:
             kernel().factor_scores(np.ones(1), factors, bias, np.zeros(1, np.int32))
             Factors._warm = True
 
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
-    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
-        """The best `k` items for a session, best first.
-
-        Args:
-            session: Item ids, oldest first; unknown ones are passed over.
-            k: Length of the list.
-            allowed: Mask over `item_ids`, shape (items,); None allows all.
-        """
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
-        names = self._vocabulary
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
-
     def recommend_codes(
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -87,10 +60,6 @@ class Factors:
             vector, self._factors, self._bias, max(k, 0), mask
         )
         return found
-
-    def explain(self, session: Sequence[str], item_id: str) -> Reason:
-        """Which session items gave how much of the score of one item, below zero too; each bears a part of the bias."""
-        return self.explain_all(session, [item_id])[0]
 
     def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
         """`explain` for a whole slate in one pass."""
@@ -110,13 +79,6 @@ class Factors:
             if codes[n] >= 0
             else Reason(item_id, 0.0, {})
             for n, item_id in enumerate(item_ids)
-        ]
-
-    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
-        """The session item that gave most of each score; None where none did."""
-        return [
-            max(reason.terms, key=reason.terms.__getitem__) if reason.terms else None
-            for reason in self.explain_all(session, item_ids)
         ]
 
 

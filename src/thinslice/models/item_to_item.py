@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import ArrayModel
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Reason, ScoredItems
+from thinslice.records import Arrays, Reason
 
 LONGEST_LOOK = 500
 """A session's newest known clicks that count; what is older is passed over."""
 
 
-class ItemToItem:
+class ItemToItem(ArrayModel):
     """A sparse table of weights (row = clicked item, column = item to show) and what a click counts by its place.
 
     The score of an item is the sum over the session's clicks of what the click counts × the weight in its row. Models
@@ -26,8 +27,7 @@ class ItemToItem:
     _warm: ClassVar[bool] = False
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._table = tuple(plain(arrays[name]) for name in ("row_ptr", "target", "weight"))
         self._step_worth = np.asarray(arrays["step_worth"], dtype=np.float64)
         self._scratch = threading.local()
@@ -65,15 +65,6 @@ class ItemToItem:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return dict(self._arrays)
-
-    @classmethod
     def ready(cls) -> bool:
         """Whether a question is answered at once."""
         return ItemToItem._warm
@@ -89,23 +80,6 @@ class ItemToItem:
             kernel().sum_rows(model._clicks(np.zeros(1, np.int32))[0], np.ones(1), *model._table, 2)
             ItemToItem._warm = True
 
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
-    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
-        """The best `k` items for a session, best first; items without a positive score are left out.
-
-        Args:
-            session: Item ids, oldest first; unknown ones are passed over.
-            k: Length of the list.
-            allowed: Mask over `item_ids`, shape (items,); None allows all.
-        """
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
-        names = self._vocabulary
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
-
     def recommend_codes(
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -116,10 +90,6 @@ class ItemToItem:
             clicks, worth, *self._table, *self._room(), max(k, 0), mask
         )
         return found
-
-    def explain(self, session: Sequence[str], item_id: str) -> Reason:
-        """Which session items gave how much of the score of one item."""
-        return self.explain_all(session, [item_id])[0]
 
     def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
         """`explain` for a whole slate in one pass."""
@@ -132,13 +102,6 @@ class ItemToItem:
             if codes[n] >= 0 and total[n] > 0
             else Reason(item_id, 0.0, {})
             for n, item_id in enumerate(item_ids)
-        ]
-
-    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
-        """The session item that gave most of each score; None where none did."""
-        return [
-            max(reason.terms, key=reason.terms.__getitem__) if reason.terms else None
-            for reason in self.explain_all(session, item_ids)
         ]
 
     def _clicks(self, session: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

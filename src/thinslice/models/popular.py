@@ -7,18 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import ArrayModel
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+from thinslice.records import Arrays, Interactions, Item, Reason
 
 
-class Popular:
+class Popular(ArrayModel):
     """Clicks per item, each worth half after a half-life. Its one term of a score is called `popularity`."""
 
     name = "popular"
     term = "popularity"
 
     def __init__(self, arrays: Arrays) -> None:
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._order = np.asarray(arrays["order"])
         self._score = np.asarray(arrays["score"])
 
@@ -63,39 +64,10 @@ class Popular:
             }
         )
 
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return {"order": self._order, "score": self._score, **self._vocabulary.arrays()}
-
-    @classmethod
-    def ready(cls) -> bool:
-        """Nothing to compile: always."""
-        return True
-
-    @classmethod
-    def warm(cls) -> None:
-        """Nothing to compile."""
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
-    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
-        """The best `k` allowed items, whatever the session."""
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session[:0]), k, allowed)
-        names = self._vocabulary
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
-
     def recommend_codes(
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """`recommend` without texts."""
+        """`recommend` without texts: the same for every session."""
         del session
         k = max(k, 0)
         if allowed is None:
@@ -110,15 +82,12 @@ class Popular:
                 codes = self._order[mask[self._order]][:k]
         return codes, self._score[codes]
 
-    def explain(self, session: Sequence[str], item_id: str) -> Reason:
-        """One term, the same for every session."""
-        del session
-        code = self._vocabulary.code.get(item_id)
-        if code is None:
-            return Reason(item_id, 0.0, {})
-        score = float(self._score[code])
-        return Reason(item_id, score, {self.term: score})
-
     def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
-        """`explain` for a whole slate."""
-        return [self.explain(session, item_id) for item_id in item_ids]
+        """One term an item, the same for every session."""
+        del session
+        codes = self._vocabulary.codes(item_ids).tolist()
+        scores = [float(self._score[code]) if code >= 0 else 0.0 for code in codes]
+        return [
+            Reason(item_id, score, {self.term: score} if code >= 0 else {})
+            for item_id, code, score in zip(item_ids, codes, scores, strict=True)
+        ]
