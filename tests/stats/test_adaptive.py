@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +140,15 @@ def test_a_ratio_of_scores_is_the_ratio_of_means_if_everybody_had_been_there():
     assert got.mean_treatment - got.mean_control == pytest.approx(got.effect_size)
     assert got.mean_control == pytest.approx(0.085 / 2, abs=0.004)
     assert got.rel_effect_size_ci[0] < 0.02 / 0.085 < got.rel_effect_size_ci[1]
+
+
+def test_the_relative_interval_of_scores_knows_that_control_varies_too():
+    """The delta method on the logarithm of the ratio of the two sides' mean scores."""
+    of = adaptive_scores(cells(steered(np.random.default_rng(0), effect_size=0.03)), ["y"], NAMES)
+    got, (old, new) = compared(of), of.mean
+    slope = np.array([-1 / old, 1 / new])
+    half = scipy.stats.t.ppf(0.975, of.n - 1) * np.sqrt(slope @ of.cov @ slope / of.n)
+    assert got.rel_effect_size_ci == pytest.approx([new / old * np.exp(side * half) - 1 for side in (-1, 1)], rel=1e-6)
 
 
 def test_a_covariate_makes_the_interval_narrower_and_bends_nothing():
