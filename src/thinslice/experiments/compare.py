@@ -92,7 +92,7 @@ def _result(
 ) -> MetricResult:  # fmt: skip
     empty = _empty(metric, variant, variants, experiment)
     if whole and evidence.blocks:
-        return block_result(empty, evidence.blocks, evidence.redrawn, alpha)
+        return block_result(empty, evidence, metric.quantile, alpha)
     if not (empty.n_control and empty.n_treatment):
         missing = variant if empty.n_control else experiment.control_name
         return msgspec.structs.replace(empty, why=f"{missing} has no unit yet")

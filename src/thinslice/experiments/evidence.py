@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import BadInput, StatisticsError, TooFewUnits
 from thinslice.records import Check, Experiment, Metric, Variant
-from thinslice.stats import Blocks, Cell, Moments, Sample, cells_of, moments, quantile_sample
+from thinslice.stats import Blocks, BlockValues, Cell, Estimate, Moments, Sample, cells_of, moments, quantile_sample
 
 WEIGHT = "unit_weight"
 """The column that stands for one unit where units do not all count the same: 1 / propensity, or a cluster's units."""
@@ -48,6 +48,38 @@ class Ages(NamedTuple):
     cohorts: Sequence[tuple[Any, Mapping[str, Moments]]] = ()
 
 
+class Daily(NamedTuple):
+    """What happened on one day of the calendar.
+
+    Attributes:
+        day: Whole days since the start; days before it are negative, and only control's.
+        variants: Variant → moments of the goal's columns, a row for each unit (or cluster) that did something that day.
+        share: The treatments' share of all traffic on that day, 0..1; None when it changed or is not known.
+        pooled: The same as `variants` of units that were served by models that learned from everybody.
+    """
+
+    day: int
+    variants: Mapping[str, Moments]
+    share: float | None = None
+    pooled: Mapping[str, Moments] = {}
+
+
+class Spillover(NamedTuple):
+    """What control's units do, by the share of their neighbors that got a treatment.
+
+    Attributes:
+        neighbors: Who is a neighbor, as it stands in a sentence: `units that came for the same item on the same day`.
+        units: So many units of control have a neighbor.
+        level: The goal's mean over them.
+        slope: Change of the goal from no treated neighbor to treated neighbors only.
+    """
+
+    neighbors: str
+    units: int
+    level: float
+    slope: Estimate
+
+
 class Evidence(NamedTuple):
     """Sufficient statistics of one experiment.
 
@@ -66,6 +98,8 @@ class Evidence(NamedTuple):
         cells: Units by time and logged probabilities; when there, effects are AIPW.
         quantiles: Quantile metric → variant → its sample, or why there is none.
         blocks: Metric → treatment → the time blocks of a switchback, its own and control's.
+        block_segments: Segment → value → the same of that value's units alone.
+        block_values: Quantile metric → treatment → what units did in blocks.
         redrawn: Shape (draws, blocks), other assignments that the switchback's design could have drawn; None shuffles.
         splits: Slice (`entry day` or a segment) → value → how its units fell; days oldest first.
         look: Which of the planned looks this is; None without a plan.
@@ -76,6 +110,8 @@ class Evidence(NamedTuple):
         bots: How the units that were left out as bots had been assigned.
         contamination: Variant → share of its model's training rows that another variant caused.
         explorers: Variants that try what they do not know yet; others may harvest what they find.
+        daily: The goal day by day, the first day first; empty where days are unknown.
+        spillovers: What neighbors do to control, by kind of neighbor.
     """
 
     variants: Mapping[str, Moments]
@@ -92,6 +128,8 @@ class Evidence(NamedTuple):
     cells: Sequence[Cell] = ()
     quantiles: Mapping[str, Mapping[str, Sample | str]] = {}
     blocks: Mapping[str, Mapping[str, Blocks]] = {}
+    block_segments: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Blocks]]]] = {}
+    block_values: Mapping[str, Mapping[str, BlockValues]] = {}
     redrawn: NDArray[np.bool_] | None = None
     splits: Mapping[str, Mapping[str, Split]] = {}
     look: Look | None = None
@@ -102,6 +140,8 @@ class Evidence(NamedTuple):
     bots: Split | None = None
     contamination: Mapping[str, float] = {}
     explorers: frozenset[str] = frozenset()
+    daily: Sequence[Daily] = ()
+    spillovers: Sequence[Spillover] = ()
 
 
 class Units(NamedTuple):

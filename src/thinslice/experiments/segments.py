@@ -1,21 +1,26 @@
 """Effects within segments: pulled together as far as noise explains, tested for being different, the worst named."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import msgspec
 
+from thinslice.experiments.block_effects import UNITS_OF, moves_segment
 from thinslice.experiments.compare import compare, look_alpha
 from thinslice.experiments.evidence import Evidence
 from thinslice.experiments.health import odd_segments
 from thinslice.experiments.wording import percent
 from thinslice.records import Experiment
-from thinslice.stats import Estimate, benjamini_hochberg, heterogeneity, holm, shrink
+from thinslice.stats import Blocks, Estimate, benjamini_hochberg, heterogeneity, holm, shrink
 
 LARGE = 0.1
 """A segment value with this share of the units counts in the decision."""
+
+
+MOVED_ALPHA = 0.001
+"""A segment of a switchback is left out when the treatment changes its size with a smaller p-value."""
 
 
 class Harmed(NamedTuple):
@@ -38,7 +43,7 @@ def segment_rows(evidence: Evidence, experiment: Experiment) -> list[dict[str, A
     `shrunken_rel_effect_size` is what to believe of each, given the others.
     """
     odd = odd_segments(evidence, experiment)
-    rows: list[dict[str, Any]] = []
+    rows = _block_rows(evidence, experiment)
     for segment, values in evidence.segments.items():
         if segment in odd:
             continue
@@ -108,6 +113,28 @@ def harmed_segments(rows: Sequence[dict[str, Any]], experiment: Experiment) -> l
             )
             found.append((sign * change, Harmed(row["variant"], words)))
     return [harmed for _, harmed in sorted(found, key=lambda pair: pair[0])]
+
+
+def _block_rows(evidence: Evidence, experiment: Experiment) -> list[dict[str, Any]]:
+    """A switchback's effects within segments; a quantile is of all of them together."""
+    rows = []
+    averages = msgspec.structs.replace(
+        experiment, metrics=[metric for metric in experiment.metrics if metric.quantile is None]
+    )
+    for segment, values in evidence.block_segments.items():
+        if moves_segment(evidence, segment, MOVED_ALPHA / len(evidence.block_segments)):
+            continue
+        units = {value: _units_of(of) for value, of in values.items()}
+        for value, of in values.items():
+            where = {"segment": segment, "value": value, "share": units[value] / max(sum(units.values()), 1.0)}
+            part = evidence._replace(blocks=of)
+            rows += [where | msgspec.to_builtins(row) for row in compare({}, averages, part, whole=True)]
+    return rows
+
+
+def _units_of(by_metric: Mapping[str, Mapping[str, Blocks]]) -> float:
+    """Units of a segment's value: those of control count once for each treatment, and so do all values' alike."""
+    return sum(float(of.numerator.sum()) for of in by_metric[UNITS_OF].values())
 
 
 def _groups(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from thinslice.experiments.checks import check_file
 from thinslice.experiments.counting import PERIODS_TABLE, UNITS, Shape, capped_sql, count, with_caps
 from thinslice.experiments.definition import role_of
 from thinslice.experiments.evidence import Evidence, Look
-from thinslice.jobs.file_blocks import block_evidence
+from thinslice.jobs.file_blocks import file_block_evidence
 from thinslice.jobs.file_days import DAY_OF, Days, read_days
 from thinslice.jobs.file_question import (
     Question,
@@ -74,7 +74,7 @@ class _File:
         self._project()
         if self.ask.block is not None:
             experiment = self._experiment()
-            evidence = block_evidence(self.database, self.path.name, self.ask, self.types, experiment)
+            evidence = file_block_evidence(self.database, self.path.name, self.ask, self.types, experiment)
             return report(evidence, experiment, now, check_file(evidence, experiment))
         days = read_days(self.database, self.path.name, self.ask, self.types)
         experiment = self._experiment()

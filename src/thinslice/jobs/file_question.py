@@ -126,15 +126,15 @@ def check_design(ask: Question) -> None:
     if ask.block is not None:
         if ask.day is None:
             raise BadInput("--block needs --day: blocks are put in order, and what follows a switch left out, by time.")
-        for option, value in (
-            ("--cluster", ask.cluster), ("--propensity", ask.propensity), ("--exposure", ask.exposure),
-            ("--covariate", ask.covariate), ("--segment", ask.segments), ("--quantile", ask.quantiles),
-            ("--looks", ask.looks), ("--cap", ask.caps),
+        for option, value, why in (
+            ("--cluster", ask.cluster, "the block is what was randomized as a whole"),
+            ("--propensity", ask.propensity, "blocks are dealt out with constant shares, balanced over hours and days"),
+            ("--exposure", ask.exposure, "a unit meets both sides, so it has no first exposure to one of them"),
+            ("--covariate", ask.covariate, "what a unit did before says nothing of the hour that a block lies in"),
+            ("--looks", ask.looks, "too few ways to deal out the blocks are there to be as strict as an early look"),
         ):  # fmt: skip
             if value:
-                raise BadInput(
-                    f"{option} does not go with --block: in a switchback time blocks are compared, not units."
-                )
+                raise BadInput(f"{option} does not go with --block: {why}.")
     if ask.quantiles and (ask.propensity or ask.cluster):
         raise BadInput(
             "--quantile does not go with --propensity or --cluster: its interval is right for units that were "

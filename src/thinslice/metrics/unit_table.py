@@ -28,7 +28,7 @@ def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
         s0… (the experiment's segments).
     """
     segments = "".join(
-        f", coalesce(arg_min({_segment(name)}, occurred_at), 'unknown') AS s{at}"
+        f", coalesce(arg_min({segment_sql(name)}, occurred_at), 'unknown') AS s{at}"
         for at, name in enumerate(experiment.segments)
     )
     unit = _unit(experiment)
@@ -38,7 +38,7 @@ SELECT {unit} AS unit_id, any_value(unit_id{_period(experiment)}) AS key, arg_mi
        min(occurred_at) AS first_exposure,
        CAST(to_json(arg_min(propensities, occurred_at)) AS VARCHAR) AS propensities{segments}
 FROM exposure_variants
-WHERE {_served(experiment, until)} AND {unit} IS NOT NULL
+WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
 GROUP BY {unit}"""
 
 
@@ -101,7 +101,7 @@ def acts_sql(
     return f"""
 WITH units AS (SELECT unit_id, key, variant, first_exposure FROM {source} WHERE NOT mixed AND NOT is_bot),
 served AS (SELECT {_unit(experiment)} AS unit_id, occurred_at, session_id, recommendation_id FROM exposure_variants
-           WHERE {_served(experiment, until)}),
+           WHERE {served_sql(experiment, until)}),
 deeds AS ({" UNION ALL ".join(parts)})
 SELECT unit_id, u.key AS key, u.variant AS variant, u.first_exposure AS first_exposure, done_at, {", ".join(columns)}
 FROM deeds JOIN units AS u USING (unit_id)
@@ -172,60 +172,11 @@ def sightings_sql(experiment: Experiment, until: datetime | None, units: str) ->
 SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JOIN (
     SELECT unit_id, count(*) AS seen
     FROM (SELECT {_unit(experiment)} AS unit_id, recommendation_id FROM exposure_variants
-          WHERE {_served(experiment, until)})
+          WHERE {served_sql(experiment, until)})
     SEMI JOIN (SELECT recommendation_id FROM events WHERE tenant = {text(experiment.tenant)}
                AND name = 'view_item_list' AND occurred_at < TIMESTAMPTZ {end}) USING (recommendation_id)
     GROUP BY unit_id
 ) USING (unit_id) WHERE NOT mixed"""
-
-
-def blocks_sql(experiment: Experiment, until: datetime) -> str:
-    """What happened in each block of time of a switchback, without its burn-in; only blocks that are over.
-
-    Views, carts, orders and sessions are those of visitors who were exposed in the block; clicks and impressions belong
-    to the block of their slate. A block without any exposure is absent.
-
-    Args:
-        experiment: A switchback: `block_minutes` long, the first `burn_in_minutes` of each left out.
-        until: Only what happened before.
-
-    Returns:
-        SQL over `exposure_variants`, `events` and `orders`: number, variant, mixed, units (visitors), the unit columns.
-    """
-    tenant, width = text(experiment.tenant), (experiment.block_minutes or 0.0) * 60
-    late = f"epoch(occurred_at) - block * {width!r} >= {experiment.burn_in_minutes * 60!r}"
-    live = f"tenant = {tenant} AND NOT is_bot AND NOT duplicate"
-    moment = f"CAST(floor(epoch(occurred_at) / {width!r}) AS BIGINT) AS block"
-    events = f"(SELECT visitor_id, session_id, name, occurred_at, {moment} FROM events WHERE {live})"
-    orders = f"(SELECT visitor_id, session_id, total_minor, occurred_at, {moment} FROM orders WHERE tenant = {tenant})"
-    return f"""
-WITH exposed AS (
-    SELECT * FROM (SELECT CAST(unit_id AS BIGINT) AS block, variant, visitor_id, session_id, recommendation_id,
-                          occurred_at
-                   FROM exposure_variants WHERE {_served(experiment, until)} AND NOT is_bot)
-    WHERE {late} AND (block + 1) * {width!r} <= {until.timestamp()!r}),
-here AS (SELECT DISTINCT block, visitor_id FROM exposed),
-named AS (SELECT block, name FROM exposed JOIN (SELECT recommendation_id, name FROM events WHERE {live}
-          AND name IN ('select_item', 'view_item_list')) USING (recommendation_id)),
-acts AS (SELECT * FROM {events} WHERE {late}), sold AS (SELECT * FROM {orders} WHERE {late}),
-visits AS (SELECT block, visitor_id, session_id FROM exposed UNION SELECT block, visitor_id, session_id FROM acts
-           UNION SELECT block, visitor_id, session_id FROM sold),
-parts AS (
-    SELECT block, 1 AS exposures, 0 AS impressions, 0 AS clicks, 0 AS views, 0 AS carts, 0 AS orders, 0 AS converted,
-           0 AS revenue_minor, 0 AS sessions FROM exposed
-    UNION ALL SELECT block, 0, CAST(name = 'view_item_list' AS INTEGER), CAST(name = 'select_item' AS INTEGER),
-           0, 0, 0, 0, 0, 0 FROM named
-    UNION ALL SELECT block, 0, 0, 0, CAST(name = 'view_item' AS INTEGER), CAST(name = 'add_to_cart' AS INTEGER),
-           0, 0, 0, 0 FROM acts SEMI JOIN here USING (block, visitor_id)
-    UNION ALL SELECT block, 0, 0, 0, 0, 0, count(*), 1, sum(total_minor), 0
-           FROM sold SEMI JOIN here USING (block, visitor_id) GROUP BY block, visitor_id
-    UNION ALL SELECT block, 0, 0, 0, 0, 0, 0, 0, 0, count(DISTINCT session_id)
-           FROM visits SEMI JOIN here USING (block, visitor_id) GROUP BY block)
-SELECT block AS number, any_value(variant) AS variant, any_value(mixed) AS mixed, any_value(units) AS units,
-       {", ".join(f"sum({name}) AS {name}" for name in UNIT_COLUMNS)}
-FROM parts JOIN (SELECT block, min(variant) AS variant, min(variant) <> max(variant) AS mixed,
-                        count(DISTINCT visitor_id) AS units FROM exposed GROUP BY block) USING (block)
-GROUP BY block ORDER BY block"""
 
 
 def event_key(experiment: Experiment) -> str:
@@ -265,12 +216,13 @@ def _period(experiment: Experiment) -> str:
     return f" || '~' || CAST(CAST({period} AS BIGINT) AS VARCHAR)"
 
 
-def _segment(name: str) -> str:
+def segment_sql(name: str) -> str:
     """What is known of a unit as of an exposure: the placement, or what the question's context said."""
     return "placement" if name == "placement" else f"segments[{text(name)}]"
 
 
-def _served(experiment: Experiment, until: datetime | None) -> str:
+def served_sql(experiment: Experiment, until: datetime | None) -> str:
+    """Which rows of `exposure_variants` count: this experiment's, since its start and before `until`."""
     since = "0001-01-01T00:00:00+00:00" if experiment.started_at is None else experiment.started_at.isoformat()
     end = LAST_MOMENT if until is None else until.isoformat()
     return (

@@ -8,6 +8,7 @@ from thinslice.stats.always_valid import (
     always_valid_pvalue,
 )
 from thinslice.stats.balance import Balance, logged_ratio, sample_ratio
+from thinslice.stats.block_quantiles import BlockValues, block_quantile_effect
 from thinslice.stats.clusters import (
     CLUSTER_UNITS,
     Clustering,
@@ -16,6 +17,7 @@ from thinslice.stats.clusters import (
     clustering,
     design_effect,
 )
+from thinslice.stats.day_levels import DayTrend, day_mean, day_trend, share_slope
 from thinslice.stats.effects import Effect, effect, paired_effect
 from thinslice.stats.estimates import Estimate, estimate
 from thinslice.stats.group_sequential import Looks, obrien_fleming_looks
@@ -54,15 +56,17 @@ from thinslice.stats.switchback import (
 )
 
 __all__ = [
-    "CLUSTER_UNITS", "EARLY_DAYS", "LATE_FROM", "SCORE_WEIGHT", "Agreement", "Balance", "BalanceOverTime", "Blocks",
-    "Cell", "Clustering", "Cohort", "Cumulative", "Effect", "Estimate", "Heterogeneity", "Interaction", "Interval",
-    "Looks", "Moments", "Quotient", "Ramp", "Sample", "Stage", "SwitchbackEffect", "Trend", "adaptive_scores",
-    "agreement", "always_valid_alpha", "always_valid_ci", "always_valid_half_width", "always_valid_pvalue",
-    "benjamini_hochberg", "carry_over_effect", "cells_of", "cluster_effect", "cluster_totals", "clustering",
-    "cumulative", "cuped_theta", "days_needed", "dersimonian_laird", "design_effect", "effect", "estimate", "fieller",
+    "CLUSTER_UNITS", "EARLY_DAYS", "LATE_FROM", "SCORE_WEIGHT", "Agreement", "Balance", "BalanceOverTime",
+    "BlockValues", "Blocks", "Cell", "Clustering", "Cohort", "Cumulative", "DayTrend", "Effect", "Estimate",
+    "Heterogeneity", "Interaction", "Interval", "Looks", "Moments", "Quotient", "Ramp", "Sample", "Stage",
+    "SwitchbackEffect", "Trend", "adaptive_scores", "agreement", "always_valid_alpha", "always_valid_ci",
+    "always_valid_half_width", "always_valid_pvalue", "benjamini_hochberg", "block_quantile_effect",
+    "carry_over_effect", "cells_of", "cluster_effect", "cluster_totals", "clustering", "cumulative", "cuped_theta",
+    "day_mean", "day_trend", "days_needed", "dersimonian_laird", "design_effect", "effect", "estimate", "fieller",
     "heterogeneity", "holm", "interaction", "late_minus_early", "log_ratio", "logged_evidence", "logged_ratio",
     "merge", "moments", "moments_from_sums", "obrien_fleming_looks", "paired_effect", "paule_mandel", "pooled_cap",
     "power", "quantile_sample", "ramp", "redraw", "relative_change", "sample", "sample_ratio", "score_column",
-    "sequential_ratio", "shrink", "smallest_effect", "smallest_margin", "spillover", "switchback_blocks",
-    "switchback_effect", "trend", "unit_scores", "units_needed", "winsorize", "with_correlation", "worst",
+    "sequential_ratio", "share_slope", "shrink", "smallest_effect", "smallest_margin", "spillover",
+    "switchback_blocks", "switchback_effect", "trend", "unit_scores", "units_needed", "winsorize",
+    "with_correlation", "worst",
 ]  # fmt: skip
