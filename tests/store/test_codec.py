@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinslice.errors import Corrupt
-from thinslice.records import Event, ExperimentExposure, Exposure, Item, Order, OrderLine, Quarantined
+from thinslice.records import Event, ExperimentExposure, Exposure, Item, Order, OrderLine, Quarantined, ShadowSlate
 from thinslice.store.codec import RECORDS, decode, encode
 from thinslice.store.log import LogKind
 
@@ -35,6 +35,10 @@ SAMPLES = {
     LogKind.QUARANTINE: Quarantined(
         quarantine_id="q", tenant="shop", kind="event", raw="{}", code="c", reason="r", field="", received_at=NOW,
         line=3,
+    ),
+    LogKind.SHADOWS: ShadowSlate(
+        recommendation_id="r", tenant="shop", occurred_at=NOW, experiment="e", variant="b", placement="home",
+        policy="p", model_version="m", live_policy="q", items=["a"], failed=["x"], segments={"device": "phone"},
     ),
 }  # fmt: skip
 

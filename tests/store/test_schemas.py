@@ -6,7 +6,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from thinslice.records import Edge, Event, ExperimentExposure, Exposure, Item, Order, OrderLine, Session, User
+from thinslice.records import Edge, Event, ExperimentExposure, Exposure, Item, Order, OrderLine, Session, ShadowSlate, User
 from thinslice.store.schemas import TABLES, arrow_schema, sql_type, to_records, to_table, with_partition
 
 NOW = datetime(2026, 3, 4, 23, 59, 59, 999999, tzinfo=UTC)
@@ -21,6 +21,8 @@ SAMPLES = [
     Order(tenant="shop", order_id="o", occurred_at=NOW, received_at=NOW, currency="EUR", total_minor=-5,
           lines=[OrderLine(item_id="i"), OrderLine(item_id="j", quantity=2, price_minor=7)]),
     Session(tenant="shop", session_id="s", started_at=NOW, ended_at=NOW, assignments={"e": "treatment"}),
+    ShadowSlate(recommendation_id="r", tenant="shop", occurred_at=NOW, experiment="e", variant="b", placement="home",
+                policy="p", model_version="m", live_policy="q", items=["a"], segments={"device": "phone"}),
     Exposure(recommendation_id="r", tenant="shop", occurred_at=NOW, placement="home", policy="p", model_version="m",
              items=["a"], sources=["s"], scores=[0.1], objectives={"x": 2.0}, segments={"device": "phone"},
              experiments=[ExperimentExposure(experiment="e", variant="a", unit="visitor", unit_id="v",

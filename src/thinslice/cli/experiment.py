@@ -10,13 +10,16 @@ from thinslice.cli.experiment_conduct import (
     backtest,
     holdout,
     print_shares,
+    put_in_shadow,
     ramp,
     row_of,
     tenant_option,
 )
 from thinslice.cli.experiment_design import design
 from thinslice.cli.experiment_ledger import ledger
+from thinslice.cli.experiment_shadow import shadow as shadow_command
 from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
+from thinslice.errors import BadInput
 from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
 
@@ -29,22 +32,39 @@ def command() -> None:
     """Design, start, ramp, stop, report and list experiments; holdout, backtest; analyze one that ran elsewhere."""
 
 
-for _part in (design, ramp, holdout, backtest, ledger):
+for _part in (design, ramp, holdout, backtest, ledger, shadow_command):
     command.add_command(_part)
 
 
 @command.command("start")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--shadow", is_flag=True, help="Not yet: let its policies answer in shadow, logged and never shown.")
+@click.option("--share", type=float, metavar="0.1", help="Of the slates, how many are answered in shadow too.")
+@click.option("--cold", is_flag=True, help="Start it although hardly anybody has seen what a variant would show.")
 @tenant_option
 @workspace_option
 @json_option
-def start(file: Path, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
+def start(
+    file: Path, shadow: bool, share: float | None, cold: bool, tenant: str | None, workspace: Workspace, as_json: bool
+) -> None:
     """Check the experiment in FILE (TOML) and start it; a running service follows within a second."""
+    from thinslice.experiments import parse_experiment
     from thinslice.jobs.conduct import start_experiment
+    from thinslice.jobs.support import support_of
 
+    if shadow:
+        put_in_shadow(workspace, chosen_tenant(workspace, tenant), file, share, as_json)
+        return
+    if share is not None:
+        raise BadInput("--share is of slates in shadow.", hint="Give --shadow too.")
     settings = read_settings(workspace)
     name = chosen_tenant(workspace, tenant)
-    experiment = start_experiment(workspace, name, file.read_bytes(), str(file), datetime.now(UTC))
+    text, now = file.read_bytes(), datetime.now(UTC)
+    supports = support_of(workspace, parse_experiment(text, name, str(file)), now)
+    experiment = start_experiment(workspace, name, text, str(file), now, supports=supports, cold=cold)
+    for each in supports:
+        if each.verdict in ("thin", "cold"):
+            click.echo(f"Warning: {each.sentence}", err=True)
     if as_json:
         print_json(row_of(experiment))
         return

@@ -1,12 +1,14 @@
 """`thinslice experiment ramp | holdout | backtest`: while an experiment runs, beside all of them, and after one."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
 from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.errors import BadInput
+from thinslice.experiments import is_shadowed
 from thinslice.records import Experiment
 from thinslice.settings import Workspace
 
@@ -22,7 +24,7 @@ def row_of(experiment: Experiment) -> dict[str, Any]:
     """An experiment as `--json` prints it."""
     status = "running"
     if experiment.started_at is None:
-        status = "draft"
+        status = "shadow" if is_shadowed(experiment) else "draft"
     elif experiment.stopped_at is not None:
         status = "stopped"
     times = {name: getattr(experiment, name) for name in ("started_at", "ends_at", "stopped_at")}
@@ -43,6 +45,18 @@ def print_shares(experiment: Experiment) -> None:
         if experiment.layer:
             share *= experiment.layer_range[1] - experiment.layer_range[0]
         click.echo(f"  {variant.name:<20} {share:6.1%} of {experiment.unit}s  policy {variant.policy} ({role})")
+
+
+def put_in_shadow(workspace: Workspace, tenant: str, file: Path, share: float | None, as_json: bool) -> None:
+    """Puts the experiment in a file into shadow, and says so."""
+    from thinslice.jobs.conduct import start_shadow
+
+    experiment = start_shadow(workspace, tenant, file.read_bytes(), str(file), datetime.now(UTC), share)
+    if as_json:
+        print_json(row_of(experiment))
+        return
+    click.echo(f"{experiment.name} is in shadow: {experiment.shadow_share:.0%} of the slates are answered twice.")
+    click.echo(f"`thinslice experiment shadow {experiment.name}` says whether it is ready.")
 
 
 @click.command("ramp")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thinslice.cli.experiment_conduct import tenant_option
+from thinslice.cli.experiment_shadow import print_support
 from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace
@@ -38,6 +39,7 @@ def design(
 
     from thinslice.experiments import parse_experiment
     from thinslice.jobs.design import design_experiment
+    from thinslice.jobs.support import support_of
 
     of = chosen_tenant(workspace, tenant)
     if (file is None) == (not metrics and not margins):
@@ -48,11 +50,17 @@ def design(
         experiment = parse_experiment(_text(metrics, margins, unit), of, "the options")
     if covariate_days is not None:
         experiment = msgspec.structs.replace(experiment, covariate_days=covariate_days)
-    plan = design_experiment(workspace, experiment, datetime.now(UTC), history_days=history, days=days)
+    now = datetime.now(UTC)
+    plan = design_experiment(workspace, experiment, now, history_days=history, days=days)
+    supports = support_of(workspace, experiment, now) if file is not None else []
     if as_json:
-        print_json(msgspec.to_builtins(plan))
+        print_json(msgspec.to_builtins(plan) | {"support": msgspec.to_builtins(supports)})
         return
     _print(plan)
+    if supports:
+        click.echo("\nBefore its launch:")
+    for each in supports:
+        print_support(each)
 
 
 def _text(metrics: tuple[str, ...], margins: tuple[str, ...], unit: str) -> str:

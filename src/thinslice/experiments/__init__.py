@@ -8,13 +8,15 @@ from thinslice.experiments.definition import (
     check_experiment,
     dump_experiment,
     is_running,
+    is_shadowed,
     look_times,
     parse_experiment,
     with_allocation,
+    with_shadow,
     with_start,
 )
 
 __all__ = [
-    "Assignment", "assign", "bucket", "check_experiment", "dump_experiment", "is_running", "look_times",
-    "parse_experiment", "seed_of", "unit_id_of", "with_allocation", "with_start",
+    "Assignment", "assign", "bucket", "check_experiment", "dump_experiment", "is_running", "is_shadowed",
+    "look_times", "parse_experiment", "seed_of", "unit_id_of", "with_allocation", "with_shadow", "with_start",
 ]  # fmt: skip

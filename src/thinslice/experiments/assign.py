@@ -95,6 +95,13 @@ def assign(experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup |
     return Assignment(variant, where, propensities, experiment.allocation_version)
 
 
+def is_pooled(experiment: Experiment, unit_id: str) -> bool:
+    """Whether models that learned from everybody serve this unit: `pooled_share` of them, whatever their variant."""
+    if not experiment.pooled_share:
+        return False
+    return bucket(f"{seed_of(experiment.tenant, experiment.name)}:pooled", unit_id) < experiment.pooled_share
+
+
 def period_of(experiment: Experiment, at: float) -> int:
     """In which period of `rerandomize_days` since the start a moment (unix seconds) lies; 0 where units keep theirs."""
     if experiment.rerandomize_days is None:

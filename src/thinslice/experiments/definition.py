@@ -17,7 +17,7 @@ from thinslice.records import Allocation, Experiment, Metric, Variant
 ALWAYS_WRITTEN = ("name", "tenant", "unit", "placement", "training", "coverage", "alpha", "allocation_version")
 """Fields that stand in every written file; the others only where they differ from their defaults."""
 
-MAY_CHANGE = ("hypothesis", "stopped_at", "history", "fingerprint")
+MAY_CHANGE = ("hypothesis", "shadow_share", "shadow_at", "stopped_at", "history", "fingerprint")
 """Fields that may be edited while an experiment runs; a change of any other one makes it another experiment."""
 
 
@@ -60,6 +60,7 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer: str = ""
     layer_range: tuple[float, float] = (0.0, 1.0)
     training: str = "isolated"
+    pooled_share: float = 0.0
     allocation: str = "fixed"
     allocation_floor: float = 0.1
     coverage: float = 1.0
@@ -70,6 +71,8 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     looks: int | list[datetime] | None = None
     allocation_version: int = 1
     days: float | None = None
+    shadow_share: float = 0.1
+    shadow_at: datetime | None = None
     started_at: datetime | None = None
     ends_at: datetime | None = None
     stopped_at: datetime | None = None
@@ -196,6 +199,27 @@ def with_start(experiment: Experiment, now: datetime) -> Experiment:
     return _signed(msgspec.structs.replace(started, history=[_in_force(started, start)]))
 
 
+def with_shadow(experiment: Experiment, now: datetime, share: float | None = None) -> Experiment:
+    """The experiment as it is written when it goes into shadow: its policies are made ready, and nobody sees them.
+
+    Args:
+        experiment: One that has not started.
+        now: Aware.
+        share: Of the slates, 0..1; None is as the file says.
+
+    Raises:
+        BadSettings: It has started, or the share is none.
+    """
+    if experiment.started_at is not None:
+        raise BadSettings(f"{experiment.name!r} has started, so its policies are shown and not shadowed.")
+    shadowed = msgspec.structs.replace(
+        experiment, shadow_at=now, stopped_at=None, metrics=experiment.metrics or list(DEFAULT_METRICS),
+        shadow_share=experiment.shadow_share if share is None else share,
+    )  # fmt: skip
+    check_experiment(shadowed)
+    return shadowed
+
+
 def with_allocation(
     experiment: Experiment, now: datetime, *, coverage: float | None = None, weights: Mapping[str, float] | None = None
 ) -> Experiment:
@@ -250,6 +274,11 @@ def look_times(experiment: Experiment) -> list[datetime]:
 def is_running(experiment: Experiment) -> bool:
     """Whether units are assigned: started and not stopped (a planned end that has passed does not stop it)."""
     return experiment.started_at is not None and experiment.stopped_at is None
+
+
+def is_shadowed(experiment: Experiment) -> bool:
+    """Whether its policies answer in shadow: before the start, and never shown."""
+    return experiment.shadow_at is not None and experiment.started_at is None and experiment.stopped_at is None
 
 
 def _variants(rows: list[_VariantText], where: str) -> list[Variant]:

@@ -111,6 +111,15 @@ def _number_complaints(experiment: Experiment) -> Iterator[str]:
         yield f"alpha is {experiment.alpha:g}; it lies between 0 and 0.5, usually 0.05."
     if not 0.5 <= experiment.power < 1:
         yield f"power is {experiment.power:g}; it lies from 0.5 to below 1, usually 0.8."
+    if not 0 < experiment.shadow_share <= 1:
+        yield f"shadow_share is {experiment.shadow_share:g}; it is a share of the slates, above 0 and up to 1."
+    if not 0 <= experiment.pooled_share <= 0.5:
+        yield f"pooled_share is {experiment.pooled_share:g}; it is a share from 0 to 0.5, since own models decide."
+    if experiment.pooled_share and (experiment.training != "isolated" or experiment.unit in ("cluster", "block")):
+        yield (
+            f"pooled_share is {experiment.pooled_share:g}, but it compares models that learned apart with models that "
+            f'did not, unit by unit: it needs training = "isolated" and a unit that is no cluster and no block.'
+        )
     if experiment.allocation_version < 1:
         yield f"allocation_version is {experiment.allocation_version}; it counts from 1."
     for field, value in [
@@ -174,7 +183,7 @@ def _layer_complaints(experiment: Experiment) -> Iterator[str]:
 
 
 def _time_complaints(experiment: Experiment) -> Iterator[str]:
-    times = {name: getattr(experiment, name) for name in ("started_at", "ends_at", "stopped_at")}
+    times = {name: getattr(experiment, name) for name in ("shadow_at", "started_at", "ends_at", "stopped_at")}
     for name, value in times.items():
         yield from _without_zone(name, value)
     start = experiment.started_at

@@ -1,7 +1,8 @@
 """What policies learn beside their models: explorers from the slates they showed, and the chances of actions.
 
 Each explorer learns from the slates of its own policy, in batches: those that were shown since the last training and
-long enough ago for their clicks to have come. In a variant that learns apart only its own slates count.
+long enough ago for their clicks to have come. In a variant that learns apart only its own slates count. A policy that
+is or was in shadow also learns from what others showed in its place until its launch, so that it does not begin cold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,18 @@ CLICKS = ("select_item", "view_item", "add_to_cart", "purchase")
 
 FORGOTTEN = 10
 """After so many half-lives a slate counts less than a thousandth: it is not read any more."""
+
+
+class Warm(NamedTuple):
+    """What warms an explorer before its policy is launched.
+
+    Attributes:
+        placement: Where slates of any policy count; `*` is everywhere.
+        until: Unix seconds of the launch; None: not yet.
+    """
+
+    placement: str
+    until: float | None
 
 
 class Extras(NamedTuple):
@@ -47,6 +60,7 @@ def learn_extras(
     before: Extras | None = None,
     content: Model | None = None,
     variant: tuple[str, str] | None = None,
+    warm: Mapping[str, Warm] | None = None,
     rng: int = 0,
 ) -> Extras:
     """Explorers of the policies that draw their slates, and the chances of actions where a policy weighs them.
@@ -61,6 +75,7 @@ def learn_extras(
         before: What the live bundle of the slot has; batches are added to it when the settings are the same.
         content: A model that answers what is like an item: new items start from it. None: from the mean.
         variant: Experiment and variant, when only their slates count.
+        warm: Policy → what it learns from besides its own slates, of policies that are or were in shadow.
         rng: The seed.
     """
     found = Extras({}, {})
@@ -72,12 +87,15 @@ def learn_extras(
                 "explore": policy.explore, "half_life_days": chance.half_life_days,
                 "pseudo_count": chance.pseudo_count, "features": chance.features, "settle_s": chance.settle_s,
             }  # fmt: skip
+            warmed = (warm or {}).get(name)
+            if warmed is not None:
+                recipe["warm"] = [warmed.placement, warmed.until]
             old = None
             if before is not None and key in before.arrays and before.kinds.get(key) == recipe:
                 old = before.arrays[key]
             until = now.timestamp() - chance.settle_s
             since = until - FORGOTTEN * chance.half_life_days * 86_400 if old is None else float(old["until"][0])
-            shown = read_shown(lake, tenant, name, since, until, variant=variant)
+            shown = read_shown(lake, tenant, name, since, until, variant=variant, warm=warmed)
             found.arrays[key] = learn(
                 policy.explore, shown, before=old, items=items,
                 prior=None if content is None else similar_prior(content), features=chance.features,
@@ -104,8 +122,9 @@ def variant_of(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def read_shown(
-    lake: Lake, tenant: str, policy: str, since: float, until: float, *, variant: tuple[str, str] | None = None
-) -> Shown:
+    lake: Lake, tenant: str, policy: str, since: float, until: float, *, variant: tuple[str, str] | None = None,
+    warm: Warm | None = None,
+) -> Shown:  # fmt: skip
     """The places of a policy's slates and which were clicked, oldest first.
 
     Bots, and slates that were logged but not shown, do not count.
@@ -117,6 +136,7 @@ def read_shown(
         since: Unix seconds; slates shown after this.
         until: Unix seconds; slates shown at this time or before.
         variant: Experiment and variant, when only their slates count.
+        warm: Slates of any policy count too, until this policy's launch.
     """
     names = ", ".join(f"'{name}'" for name in CLICKS)
     own = "" if variant is None else (
@@ -125,15 +145,19 @@ def read_shown(
     values: dict[str, Any] = {"policy": policy, "since": since, "until": until}
     if variant is not None:
         values |= {"experiment": variant[0], "variant": variant[1]}
+    others = ""
+    if warm is not None:
+        others = "OR (epoch(occurred_at) <= $warm_until AND ($placement = '*' OR placement = $placement))"
+        values |= {"warm_until": until if warm.until is None else warm.until, "placement": warm.placement}
     connection = lake.connect(tenant=tenant)
     try:
         rows = connection.execute(
             f"""
             WITH slates AS (
                 SELECT recommendation_id, epoch(occurred_at) AS shown_at, items FROM exposures
-                WHERE policy = $policy AND NOT shadow AND NOT is_bot AND len(items) > 0
+                WHERE ((policy = $policy {own}) {others}) AND NOT shadow AND NOT is_bot AND len(items) > 0
                   AND consent = 'personalization'
-                  AND epoch(occurred_at) > $since AND epoch(occurred_at) <= $until {own}
+                  AND epoch(occurred_at) > $since AND epoch(occurred_at) <= $until
             ), places AS (
                 SELECT recommendation_id, shown_at, unnest(items) AS item_id, unnest(range(len(items))) AS slot
                 FROM slates

@@ -8,12 +8,23 @@ from typing import NamedTuple
 import msgspec
 
 from thinslice.errors import BadInput, NotReady, UnknownName
-from thinslice.experiments import assign, dump_experiment, is_running, parse_experiment, with_allocation, with_start
+from thinslice.experiments import (
+    assign,
+    dump_experiment,
+    is_running,
+    is_shadowed,
+    parse_experiment,
+    with_allocation,
+    with_shadow,
+    with_start,
+)
 from thinslice.experiments.assign import GRAPHS, UNCHANGED, unit_key
 from thinslice.experiments.communities import labels_of
+from thinslice.experiments.support import Support
 from thinslice.experiments.unit_map import UnitMap
 from thinslice.jobs.graphs import graph_communities
 from thinslice.jobs.measure import experiment_file, read_experiment
+from thinslice.jobs.support import support_of
 from thinslice.records import Experiment, Variant
 from thinslice.serving.experiments import read_experiments
 from thinslice.serving.unit_maps import GRAPH, KEPT, unit_map_file, write_unit_map
@@ -40,22 +51,70 @@ class Ramped(NamedTuple):
     kept: int
 
 
-def start_experiment(workspace: Workspace, tenant: str, text: str | bytes, where: str, now: datetime) -> Experiment:
+def start_experiment(
+    workspace: Workspace, tenant: str, text: str | bytes, where: str, now: datetime, *,
+    supports: Sequence[Support] | None = None, cold: bool = False,
+) -> Experiment:  # fmt: skip
     """Writes a checked experiment with its start, and its planned end when it has `days`, into the workspace.
+
+    Args:
+        workspace: Whose.
+        tenant: Whose.
+        text: The experiment's file.
+        where: Its name, for messages.
+        now: Aware.
+        supports: What `jobs.support.support_of` says of its policies; None asks it.
+        cold: Start it although hardly anybody has seen what a variant would show.
 
     Raises:
         BadInput: It runs already, ran under this name before, isolates training where another one does, takes a range
             of its layer that another one has, or names a policy that the tenant has not.
-        NotReady: Its clusters are communities of a graph, and the lake holds no ties.
+        NotReady: Its clusters are communities of a graph, and the lake holds no ties; or a variant would start cold.
     """
     experiment = parse_experiment(text, tenant, where)
     if experiment.kind == "holdout":
         raise BadInput(f"{where}: a holdout is started by `thinslice experiment holdout start`.")
+    for support in () if cold else supports if supports is not None else support_of(workspace, experiment, now):
+        if support.verdict == "cold":
+            raise NotReady(
+                support.sentence,
+                hint="`experiment start FILE --shadow` lets it learn before anybody sees it; --cold starts it now.",
+            )
     return _start(workspace, experiment, where, now)
 
 
+def start_shadow(
+    workspace: Workspace, tenant: str, text: str | bytes, where: str, now: datetime, share: float | None = None
+) -> Experiment:
+    """Puts an experiment that has not started into shadow: its policies are trained and answer, shown to nobody.
+
+    `start_experiment` launches it later, and the models that learn from clicks begin with what the shadow told.
+
+    Args:
+        workspace: Whose.
+        tenant: Whose.
+        text: The experiment's file.
+        where: Its name, for messages.
+        now: Aware.
+        share: Of the slates that are answered in shadow too, 0..1; None is as the file says.
+
+    Raises:
+        BadInput: It has started, there is no such policy, or no variant has a policy that could be shadowed.
+    """
+    experiment = parse_experiment(text, tenant, where)
+    _check_policies(workspace, experiment, where)
+    path = experiment_file(workspace, tenant, experiment.name)
+    if _stored(path, tenant).started_at is not None:
+        raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
+    if all(each.policy in (UNCHANGED, "none") for each in experiment.variants):
+        raise BadInput(f"{where}: no variant has a policy that would show anything else, so there is no shadow.")
+    shadowed = with_shadow(experiment, now, share)
+    _write(path, dump_experiment(shadowed))
+    return shadowed
+
+
 def stop_experiment(workspace: Workspace, tenant: str, name: str, now: datetime) -> Experiment:
-    """Writes the stop into an experiment's file, also when the file was edited after the start.
+    """Writes the stop into an experiment's file, also when the file was edited after the start, or ends its shadow.
 
     Raises:
         BadInput: It is not running.
@@ -65,7 +124,7 @@ def stop_experiment(workspace: Workspace, tenant: str, name: str, now: datetime)
         experiment = parse_experiment(path.read_bytes(), tenant, str(path), edited=True)
     else:
         experiment = read_experiment(workspace, tenant, name)
-    if not is_running(experiment):
+    if not is_running(experiment) and not is_shadowed(experiment):
         raise BadInput(f"experiment {name!r} is not running.", hint="`thinslice experiment list` shows which are.")
     stopped = msgspec.structs.replace(experiment, stopped_at=now)
     _write(path, dump_experiment(stopped))
@@ -277,19 +336,11 @@ def start_backtest(
 
 def _start(workspace: Workspace, experiment: Experiment, where: str, now: datetime) -> Experiment:
     tenant = experiment.tenant
-    known = {**BUILT_IN_POLICIES, **read_settings(workspace).tenant(tenant).policies}
-    for variant in experiment.variants:
-        if variant.policy == UNCHANGED and experiment.training == "isolated":
-            raise BadInput(
-                f"{where}: {variant.name!r} leaves the placement unchanged, so it has no model to learn apart.",
-                hint='Name its policy, or set training = "shared".',
-            )
-        if variant.policy not in known and variant.policy != UNCHANGED:
-            there = ", ".join(sorted([*known, UNCHANGED]))
-            raise BadInput(f"{where}: there is no policy {variant.policy!r} (there is: {there}).")
+    _check_policies(workspace, experiment, where)
     path = experiment_file(workspace, tenant, experiment.name)
     others, broken = read_experiments(workspace.experiments, tenant)
-    if path.is_file() and parse_experiment(path.read_bytes(), tenant, str(path), edited=True).started_at is not None:
+    before = _stored(path, tenant)
+    if before.started_at is not None:
         raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
     if broken and experiment.training == "isolated":
         raise BadInput(
@@ -306,12 +357,40 @@ def _start(workspace: Workspace, experiment: Experiment, where: str, now: dateti
                 hint='Stop it, choose another placement, or set training = "shared".',
             )
     _check_layer(experiment, [each for each in running if experiment.layer and each.layer == experiment.layer])
-    started = with_start(experiment, now)
+    started = with_start(msgspec.structs.replace(experiment, shadow_at=before.shadow_at), now)
     if experiment.cluster in GRAPHS:
         ids, found = graph_communities(workspace, started, now)
         write_unit_map(unit_map_file(path.parent, experiment.name, GRAPH), UnitMap(labels_of(ids, found)))
     _write(path, dump_experiment(started))
     return started
+
+
+class _Stage(NamedTuple):
+    """How far an experiment of a name came before: into shadow, to its start."""
+
+    shadow_at: datetime | None = None
+    started_at: datetime | None = None
+
+
+def _stored(path: Path, tenant: str) -> _Stage:
+    if not path.is_file():
+        return _Stage()
+    stored = parse_experiment(path.read_bytes(), tenant, str(path), edited=True)
+    return _Stage(stored.shadow_at, stored.started_at)
+
+
+def _check_policies(workspace: Workspace, experiment: Experiment, where: str) -> None:
+    """Refuses a variant whose policy there is not, or that cannot learn apart."""
+    known = {**BUILT_IN_POLICIES, **read_settings(workspace).tenant(experiment.tenant).policies}
+    for variant in experiment.variants:
+        if variant.policy == UNCHANGED and experiment.training == "isolated":
+            raise BadInput(
+                f"{where}: {variant.name!r} leaves the placement unchanged, so it has no model to learn apart.",
+                hint='Name its policy, or set training = "shared".',
+            )
+        if variant.policy not in known and variant.policy != UNCHANGED:
+            there = ", ".join(sorted([*known, UNCHANGED]))
+            raise BadInput(f"{where}: there is no policy {variant.policy!r} (there is: {there}).")
 
 
 def _check_layer(experiment: Experiment, beside: Sequence[Experiment]) -> None:

@@ -8,7 +8,7 @@ of what a variant's models learned other variants had brought.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import BadInput, NotReady, UnknownName
-from thinslice.experiments import is_running, parse_experiment
+from thinslice.experiments import is_running, is_shadowed, parse_experiment
 from thinslice.experiments.isolation import training_filter
 from thinslice.experiments.lineage import lineage
-from thinslice.jobs.bandits import Extras, content_of, learn_extras, variant_of
+from thinslice.jobs.bandits import Extras, Warm, content_of, learn_extras, variant_of
 from thinslice.jobs.lesson import Lesson, Stored, stored
 from thinslice.jobs.offline import changes_of
 from thinslice.jobs.recipes import FEED, code_version, named_policies, needed_policies, wheels
@@ -138,7 +138,8 @@ def train(
     settings = read_settings(workspace)
     shop = settings.tenant(tenant)
     experiments = running(workspace, tenant)
-    variants = {variant.policy for experiment in experiments for variant in experiment.variants}
+    shadowed = running(workspace, tenant, which=is_shadowed)
+    variants = {variant.policy for experiment in [*experiments, *shadowed] for variant in experiment.variants}
     policies = needed_policies(settings, tenant, variants)
     named = set(named_policies(settings, tenant, variants))
     if policy is not None:
@@ -203,6 +204,7 @@ def train(
         asked = shop.policies if slot == LIVE_SLOT else {n: each for n, each in shop.policies.items() if n in wanted}
         extras = learn_extras(
             lake, tenant, asked, interactions, data.items, now=now, rng=rng, variant=variant_of(extra),
+            warm=warm_of([*experiments, *shadowed]),
             before=Extras(old.arrays, old.manifest.get("extras", {})), content=content_of(models, manifest),
         )  # fmt: skip
         if extras.arrays:
@@ -248,6 +250,19 @@ def train(
             )  # fmt: skip
     lake.append("models", rows)
     return results
+
+
+def warm_of(experiments: Sequence[Experiment]) -> dict[str, Warm]:
+    """Policy → what it may learn from besides its own slates: where it stood in shadow, what others showed until then.
+
+    Args:
+        experiments: Those that run, and those in shadow.
+    """
+    return {
+        variant.policy: Warm(each.placement, None if each.started_at is None else each.started_at.timestamp())
+        for each in experiments if each.shadow_at is not None
+        for variant in each.variants
+    }  # fmt: skip
 
 
 def lineage_of(
@@ -301,15 +316,15 @@ def _without_spoiled(
     return {**extra, "refused": refused, "withheld": sorted(refused)}
 
 
-def running(workspace: Workspace, tenant: str) -> list[Experiment]:
-    """The running experiments of a tenant whose files can be read."""
+def running(workspace: Workspace, tenant: str, *, which: Callable[[Experiment], bool] = is_running) -> list[Experiment]:
+    """The running experiments of a tenant whose files can be read, or those of another stage (`is_shadowed`)."""
     found = []
     for path in sorted((workspace.experiments / tenant).glob("*.toml")):
         try:
             experiment = parse_experiment(path.read_bytes(), tenant, where=path.name)
         except BadInput:
             continue  # `isolating` refuses it by name
-        if is_running(experiment):
+        if which(experiment):
             found.append(experiment)
     return found
 

@@ -21,6 +21,7 @@ from thinslice.records.recommendation import (
     Exposure,
     Recommendation,
     RecommendationRequest,
+    ShadowSlate,
     SlateItem,
 )
 from thinslice.records.session import LIVE_ITEMS, SESSION_GAP_S, LiveSession, Session
@@ -30,5 +31,6 @@ __all__ = [
     "Arrays", "Artifacts", "Check", "Decision",
     "Edge", "Event", "Experiment", "ExperimentExposure", "Exposure", "IntakeLog", "Interactions", "Item",
     "LiveSession", "LiveStore", "Metric", "MetricResult", "Model", "Order", "OrderLine", "Quarantined", "Reason",
-    "Recommendation", "RecommendationRequest", "Report", "ScoredItems", "Session", "SlateItem", "User", "Variant",
+    "Recommendation", "RecommendationRequest", "Report", "ScoredItems", "Session", "ShadowSlate", "SlateItem", "User",
+    "Variant",
 ]  # fmt: skip

@@ -60,8 +60,10 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `started_at`, `stopped_at`, `history` (the allocations so far, oldest first) and `fingerprint` (field to hash, as of
     the start) are written by the commands; `ends_at` is the planned end: before it a report can only say `extend` or
-    `invalid`. `training` is `isolated` (each variant learns from its own sessions) or `shared`. `kind` is `test`,
+    `invalid`. `training` is `isolated` (each variant learns from its own sessions) or `shared`; `pooled_share` of the
+    units of an isolating experiment is served by models that learned from everybody, to see what that does. `kind` is `test`,
     `holdout` (who is spared what was shipped) or `backtest` (who gets the old policy back after `of` was decided).
+    From `shadow_at` until its start its policies answer `shadow_share` of the slates in shadow: logged, never shown.
     Lengths are in the units that their names say; `docs/reference/experiments.md` explains every field.
     """
 
@@ -83,6 +85,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     layer: str = ""
     layer_range: tuple[float, float] = (0.0, 1.0)
     training: str = "isolated"
+    pooled_share: float = 0.0
     allocation: str = "fixed"
     allocation_floor: float = 0.1
     coverage: float = 1.0
@@ -93,6 +96,8 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     looks: int | list[datetime] | None = None
     allocation_version: int = 1
     days: float | None = None
+    shadow_share: float = 0.1
+    shadow_at: datetime | None = None
     started_at: datetime | None = None
     ends_at: datetime | None = None
     stopped_at: datetime | None = None
@@ -106,13 +111,19 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One health check of an experiment."""
+    """One health check of an experiment: what was found in words, and, where it failed, what to do (`advice`).
+
+    `estimate` and `interval` (95 %) are there where the check measures something of its own; `detail` says what.
+    """
 
     name: str
     passed: bool
     statistic: float | None
     pvalue: float | None
     detail: str
+    advice: str = ""
+    estimate: float | None = None
+    interval: tuple[float | None, float | None] | None = None
 
 
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):

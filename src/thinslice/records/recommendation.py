@@ -82,3 +82,37 @@ class Exposure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     consent: str = "personalization"
     experiments: list[ExperimentExposure] = []
     segments: dict[str, str] = {}
+
+
+class ShadowSlate(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A slate that a policy would have shown before its launch: made and logged after the answer, never shown.
+
+    `recommendation_id` is that of the slate that was shown, by `live_policy`; `fallbacks` counts places that the
+    policy's own model did not fill, `failed` names models that broke; `waited_ms` is how long after the answer it was
+    made, and `dropped` how many others were given up before it because the worker had better things to do.
+    """
+
+    recommendation_id: str
+    tenant: str
+    occurred_at: datetime
+    experiment: str
+    variant: str
+    placement: str
+    policy: str
+    model_version: str
+    live_policy: str
+    visitor_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    items: list[str] = []
+    sources: list[str] = []
+    scores: list[float] = []
+    slot_propensities: list[float] = []
+    candidate_count: int = 0
+    latency_ms: float = 0.0
+    waited_ms: float = 0.0
+    fallbacks: int = 0
+    failed: list[str] = []
+    dropped: int = 0
+    consent: str = "personalization"
+    segments: dict[str, str] = {}

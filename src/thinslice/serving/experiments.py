@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from thinslice.errors import BadInput, BadRecord, BadSettings, Corrupt
-from thinslice.experiments import assign, is_running, parse_experiment, unit_id_of
+from thinslice.experiments import assign, is_running, is_shadowed, parse_experiment, unit_id_of
 from thinslice.experiments.assign import UNCHANGED, Lookup, period_of
 from thinslice.records import Experiment, ExperimentExposure
 from thinslice.serving.models import LIVE, slot_of
@@ -129,6 +129,7 @@ class ExperimentFiles:
         self._running: dict[str, list[Experiment]] = {}
         self._maps: dict[str, dict[str, _Maps]] = {}
         self._testers: dict[str, dict[str, list[tuple[Experiment, str]]]] = {}
+        self._shadowed: dict[str, list[Experiment]] = {}
 
     def running(self, tenant: str, now: float) -> list[Experiment]:
         """A tenant's running experiments, the one that started first first.
@@ -142,6 +143,10 @@ class ExperimentFiles:
             self._looked_at[tenant] = now
             self._look(tenant)
         return self._running.get(tenant, [])
+
+    def shadowed(self, tenant: str) -> list[Experiment]:
+        """A tenant's experiments that are in shadow, as of the last look at the folder (`running` looks)."""
+        return self._shadowed.get(tenant, [])
 
     def choose(self, tenant: str, now: float, visit: Visit) -> Choice:
         """Which policy answers a request, and under which variants it is logged.
@@ -264,6 +269,7 @@ class ExperimentFiles:
                     testers.setdefault(unit, []).append((each, variant.name))
         self._testers[tenant] = testers
         self._running[tenant] = running
+        self._shadowed[tenant] = [each for each in self._read[tenant].values() if is_shadowed(each)]
 
 
 def _read(path: Path, tenant: str, old: Mapping[str, Experiment]) -> Experiment | None:

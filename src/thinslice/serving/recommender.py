@@ -74,7 +74,12 @@ class Recommender:
         self._catalogs: dict[str, CatalogView] = {}
         self._books = {name: books_of(shop.rules) for name, shop in settings.tenants.items()}
         self.slates = Slates()
+        self._afterwards: Callable[[Question, datetime, str], None] | None = None
         models.before_serving(self._prepare)
+
+    def after_answering(self, note: Callable[[Question, datetime, str], None]) -> None:
+        """What is told of each question that was answered to a person with consent (see `serving.shadow`)."""
+        self._afterwards = note
 
     def recommend(
         self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime, *, user_agent: str = ""
@@ -117,6 +122,8 @@ class Recommender:
                 self._exposures.exposure(
                     _exposure(question, slate, now, latency_ms, shadow=shadow, is_bot=is_bot, user_agent=user_agent)
                 )
+                if self._afterwards is not None and not is_bot:
+                    self._afterwards(question, now, user_agent)
         return answer
 
     def look(self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime) -> Look:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from thinslice.errors import Corrupt
-from thinslice.records import Event, Exposure, Item, Order, Quarantined
+from thinslice.records import Event, Exposure, Item, Order, Quarantined, ShadowSlate
 from thinslice.store.log import LogKind
 
 RECORDS: dict[int, type[msgspec.Struct]] = {
@@ -15,6 +15,7 @@ RECORDS: dict[int, type[msgspec.Struct]] = {
     LogKind.ITEMS: Item,
     LogKind.ORDERS: Order,
     LogKind.QUARANTINE: Quarantined,
+    LogKind.SHADOWS: ShadowSlate,
 }
 """What a frame of each kind is a list of; FORGET is a number kept for later."""
 

@@ -32,6 +32,7 @@ TABLE_OF = {
     LogKind.ITEMS: "items",
     LogKind.ORDERS: "orders",
     LogKind.QUARANTINE: "quarantine",
+    LogKind.SHADOWS: "shadows",
 }
 """Where frames go; frames of other kinds are left alone, and so is the segment that holds them."""
 
@@ -50,6 +51,7 @@ class Counts(msgspec.Struct, kw_only=True):
     items: int = 0
     orders: int = 0
     quarantine: int = 0
+    shadows: int = 0
     duplicates: int = 0
     marked: int = 0
     refused: int = 0

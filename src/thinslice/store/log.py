@@ -45,6 +45,7 @@ class LogKind(IntEnum):
     ORDERS = 4
     QUARANTINE = 5
     FORGET = 6
+    SHADOWS = 7
 
 
 def frame(kind: int, payload: bytes) -> bytes:

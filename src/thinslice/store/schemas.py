@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thinslice.records import Edge, Event, Exposure, Item, Order, Quarantined, Session, User
+from thinslice.records import Edge, Event, Exposure, Item, Order, Quarantined, Session, ShadowSlate, User
 
 PARTITION = "received_date"
 """The date (UTC) that a partitioned table is cut by; made from the table's time column, and no column of a record."""
@@ -124,6 +124,7 @@ class Table(NamedTuple):
 TABLES = {
     "events": Table(Event, "received_at", ("tenant", "event_id"), partitioned=True),
     "exposures": Table(Exposure, "occurred_at", ("tenant", "recommendation_id"), partitioned=True),
+    "shadows": Table(ShadowSlate, "occurred_at", ("tenant", "recommendation_id"), partitioned=True),
     "items": Table(Item, "updated_at", ("tenant", "item_id"), newest=True),
     "users": Table(User, "updated_at", ("tenant", "user_id"), newest=True),
     "edges": Table(Edge, "occurred_at", ("tenant", "from_id", "to_id", "kind"), newest=True),

@@ -84,7 +84,7 @@ async def follow(context: Context) -> None:
     def take_in() -> bool:
         return context.recommender.follow_catalogs(time.time())
 
-    await keep_on({"catalogs": take_in}, FOLLOW_EVERY_S)
+    await keep_on({"catalogs": take_in, "shadows": context.shadows.step}, FOLLOW_EVERY_S)
 
 
 async def keep_on(steps: Mapping[str, Callable[[], object]], every_s: float) -> None:

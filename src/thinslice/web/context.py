@@ -9,6 +9,7 @@ from thinslice.serving.intake import Intake, LogExposures
 from thinslice.serving.issued import SECRET_FILE, RecommendationIds, read_secret
 from thinslice.serving.models import ModelHost
 from thinslice.serving.recommender import Recommender
+from thinslice.serving.shadow import LogShadows, Shadows
 from thinslice.settings import Settings, Workspace
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.keys import Keys
@@ -33,6 +34,7 @@ class Context:
         counters: What this worker counts.
         commit: The worker's log.
         models: The trained models that answer.
+        shadows: Lets policies answer before their launch.
         metrics_folder: The folder of the Prometheus files that all workers share, or None in a single process.
     """
 
@@ -47,6 +49,7 @@ class Context:
     counters: Counters
     commit: GroupCommit
     models: ModelHost
+    shadows: Shadows
     metrics_folder: Path | None = None
 
     def live_summary(self, tenant: str, *, now: float, events: int = 20) -> dict[str, Any]:
@@ -83,12 +86,15 @@ def open_context(
     ids = RecommendationIds(read_secret(workspace.root / SECRET_FILE))
     models = ModelHost(artifacts, settings.tenants, memory_mb=settings.models.memory_mb)
     models.start()
+    recommender = Recommender(settings, live, models, experiments, ids, LogExposures(commit))
+    shadows = Shadows(experiments, models, recommender, LogShadows(commit))
+    recommender.after_answering(shadows.note)
     return Context(
         workspace=workspace,
         settings=settings,
         live=live,
         artifacts=artifacts,
-        recommender=Recommender(settings, live, models, experiments, ids, LogExposures(commit)),
+        recommender=recommender,
         intake=Intake(settings, live, commit, experiments, ids),
         keys=Keys(workspace.keys_file),
         worker_name=worker_name,
@@ -96,6 +102,7 @@ def open_context(
         metrics_folder=metrics_folder,
         commit=commit,
         models=models,
+        shadows=shadows,
     )
 
 
