@@ -317,6 +317,7 @@ BUILT_IN_POLICIES = {
         "session-ranker", "session-knn", "implicit-bpr", "implicit-als", "ease", "implicit-tfidf", "implicit-cosine",
         "markov", "content", "trending", "newest", "popular", AUTO, "none",
         "similar", "bought-together", "complete-cart", "recently-viewed", "trending-in-category", "buy-again",
+        "user-history",
     )
 }  # fmt: skip
 """Policies that every tenant has without writing them down."""

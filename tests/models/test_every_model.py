@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thinslice.errors import BadInput
-from thinslice.models import MODELS, BoughtTogether, BuyAgain, Newest, Popular, Trending, from_columns
+from thinslice.models import MODELS, BoughtTogether, BuyAgain, Newest, Popular, Trending, UserHistory, from_columns
 from thinslice.records import Item
 from thinslice.testing import check_model
 
@@ -19,7 +19,7 @@ KINDS = [
     for kind in MODELS.values()
 ]
 
-SAME_FOR_ALL = (Popular, Newest, Trending, BuyAgain)
+SAME_FOR_ALL = (Popular, Newest, Trending, BuyAgain, UserHistory)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,8 +30,8 @@ def test_a_model_keeps_what_every_model_promises(kind, items):
 
 def test_the_simplest_stands_first_and_the_default_pipeline_last():
     assert list(MODELS) == [
-        "popular", "newest", "trending", "buy-again", "bought-together", "content", "markov", "implicit-cosine",
-        "implicit-tfidf", "ease", "implicit-als", "implicit-bpr", "session-transformer",
+        "popular", "newest", "trending", "buy-again", "user-history", "bought-together", "content", "markov",
+        "implicit-cosine", "implicit-tfidf", "ease", "implicit-als", "implicit-bpr", "session-transformer",
         "session-knn", "user-cf", "neural-ranker", "session-ranker",
     ]  # fmt: skip
 
@@ -70,4 +70,4 @@ def test_a_session_of_a_hundred_thousand_clicks_gets_an_answer(kind):
     model = kind.fit(world, feed, rng=0)
     found = model.recommend(["a", "b", "?"] * 33_334, 2).item_ids
     # One answers known users alone; for the other, b lies in every basket and so goes with nothing.
-    assert bool(found) == (kind not in (BuyAgain, BoughtTogether))
+    assert bool(found) == (kind not in (BuyAgain, UserHistory, BoughtTogether))

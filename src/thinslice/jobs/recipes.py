@@ -16,7 +16,8 @@ from thinslice.records import Arrays, Interactions, Item, Model, User
 from thinslice.settings import AUTO, BUILT_IN_POLICIES, Policy, Settings
 
 FALLBACKS = (
-    "popular", "newest", "trending", "buy-again", "bought-together", "content", "implicit-cosine", "session-knn",
+    "popular", "newest", "trending", "buy-again", "user-history", "bought-together", "content", "implicit-cosine",
+    "session-knn",
 )  # fmt: skip
 """Models that stand behind every policy and behind the shelves that need not be written down."""
 

@@ -13,6 +13,7 @@ from thinslice.models.interactions import from_columns, is_order_index
 from thinslice.models.markov import Markov
 from thinslice.models.neural_ranker import NeuralRanker
 from thinslice.models.newest import Newest
+from thinslice.models.people_history import UserHistory
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
 from thinslice.models.session_ranker import SessionRanker
@@ -24,8 +25,9 @@ from thinslice.models.vocabulary import Vocabulary
 MODELS: dict[str, type[Any]] = {
     model.name: model
     for model in (
-        Popular, Newest, Trending, BuyAgain, BoughtTogether, Content, Markov, ImplicitCosine, ImplicitTfidf, EASE,
-        ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, UserCF, NeuralRanker, SessionRanker,
+        Popular, Newest, Trending, BuyAgain, UserHistory, BoughtTogether, Content, Markov, ImplicitCosine,
+        ImplicitTfidf, EASE, ImplicitALS, ImplicitBPR, SessionTransformer, SessionKNN, UserCF, NeuralRanker,
+        SessionRanker,
     )
 }  # fmt: skip
 """Name → class, the simplest first and the default pipeline last."""
@@ -33,5 +35,5 @@ MODELS: dict[str, type[Any]] = {
 __all__ = [
     "EASE", "MODELS", "BoughtTogether", "BuyAgain", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine",
     "ImplicitTfidf", "Markov", "NeuralRanker", "Newest", "Popular", "SessionKNN", "SessionRanker", "SessionTransformer",
-    "Trending", "UserCF", "Vocabulary", "from_columns", "is_order_index",
+    "Trending", "UserCF", "UserHistory", "Vocabulary", "from_columns", "is_order_index",
 ]  # fmt: skip

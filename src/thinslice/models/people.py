@@ -41,7 +41,13 @@ FEATURES = (
 """What is said of a candidate for a known person, beside `ranking_features.FEATURES`."""
 
 TERM = "history"
-"""The name of their term in an explanation."""
+"""The name of their term in an explanation, for what no single item of the person explains."""
+
+OWN_FEATURES, ALIKE_FEATURES = slice(0, 5), slice(5, 7)
+"""Those that speak of the item itself, and those that other items of the person made."""
+
+KINDS = {"traits": "traits", "far_km": "distance"}
+"""Those with a term of their own."""
 
 _COLUMNS = ("item", "visits", "since", "days", "bought")
 PURCHASE = ACTIONS.index("purchase")
@@ -84,14 +90,23 @@ class Memory(NamedTuple):
             days=self.days[kept], bought=self.bought[kept], person=person,
         )  # fmt: skip
 
+    def strength(self) -> NDArray[np.float64]:
+        """What each item counts: one of more visits more, an older one less."""
+        worth: NDArray[np.float64] = np.log1p(self.visits.astype(np.float64)) / np.sqrt(1.0 + self.since)
+        return worth
+
     def leads(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """The items that propose others, and what each counts: more visits more, older ones less."""
+        """The items that propose others, and what each counts."""
         lead = np.ascontiguousarray(self.item[:LEADS])
-        return lead, np.log1p(self.visits[:LEADS].astype(np.float64)) / np.sqrt(1.0 + self.since[:LEADS])
+        return lead, self._replace(visits=self.visits[:LEADS], since=self.since[:LEADS]).strength()
 
 
 class People:
-    """Remembers people by their ids; threads may ask at the same time."""
+    """Remembers people by their ids; threads may ask at the same time.
+
+    Attributes:
+        near: What the same people take on other days: rows of items, as a table of `linear_kernel`.
+    """
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
@@ -99,7 +114,7 @@ class People:
         self._ptr = np.asarray(arrays["ptr"])
         self._columns = tuple(np.asarray(arrays[name]) for name in _COLUMNS)
         self._person = np.asarray(arrays["person"])
-        self._near = tuple(_plain(arrays[f"near_{part}"]) for part in ("ptr", "item", "weight"))
+        self.near = tuple(_plain(arrays[f"near_{part}"]) for part in ("ptr", "item", "weight"))
         self._traits = Traits.from_arrays(arrays)
 
     @classmethod
@@ -151,6 +166,13 @@ class People:
         code = -1 if person is None else int(self.codes([person])[0])
         return None if code < 0 else self.memory_of(code)
 
+    def bought(self, person: str | None, names: Sequence[str]) -> frozenset[str]:
+        """What somebody bought, as far as it is remembered; `names` are the ids of the items."""
+        memory = self.memory(person)
+        if memory is None:
+            return frozenset()
+        return frozenset(names[code] for code in memory.item[memory.bought > 0].tolist())
+
     def memory_of(self, code: int) -> Memory:
         """What is known of the person with a code: the place of the id among the sorted ids."""
         inside = slice(int(self._ptr[code]), int(self._ptr[code + 1]))
@@ -171,9 +193,44 @@ class People:
             memory: Of the person.
             scratch: Zeros of shape (items,), float64, left as they were; and room for as many codes, int32.
         """
-        near, _ = _kernel().rank_rows(*memory.leads(), *self._near, *scratch, ALIKE, _ALL)
+        near, _ = _kernel().rank_rows(*memory.leads(), *self.near, *scratch, ALIKE, _ALL)
         own = memory.item[:OWN]
         return np.concatenate([own, near[~np.isin(near, own)]])
+
+    def terms(
+        self, memory: Memory, codes: NDArray[np.int32], gave: NDArray[np.float64]
+    ) -> list[tuple[dict[int, float], dict[str, float]]]:
+        """What made the scores of some items for a person, by item of the person and, for the rest, by kind.
+
+        An own item speaks for itself; what is like others is split among those that are near it.
+
+        Args:
+            memory: Of the person.
+            codes: The items.
+            gave: Shape (codes, features): what each of `FEATURES` gave to each score.
+        """
+        lead, worth = memory.leads()
+        parts, whole = _kernel().row_terms(lead, worth, *self.near, codes)
+        mine = set(memory.item.tolist())
+        found = []
+        for n, code in enumerate(codes.tolist()):
+            items: dict[int, float] = {}
+            kinds: dict[str, float] = {}
+            own, alike = float(gave[n, OWN_FEATURES].sum()), float(gave[n, ALIKE_FEATURES].sum())
+            rest = 0.0 if code in mine else own
+            if code in mine:
+                items[code] = own
+            if whole[n] > 0:
+                for other, part in zip(lead.tolist(), (parts[n] * (alike / whole[n])).tolist(), strict=True):
+                    items[other] = items.get(other, 0.0) + part
+            else:
+                rest += alike
+            for name, value in zip(FEATURES[7:], gave[n, 7:].tolist(), strict=True):
+                kind = KINDS.get(name, TERM)
+                kinds[kind] = kinds.get(kind, 0.0) + value
+            kinds[TERM] += rest
+            found.append((items, kinds))
+        return found
 
     def describe(self, memory: Memory, codes: NDArray[np.int32], likeness: NDArray[Any]) -> NDArray[np.float32]:
         """The features of some candidates for a person: shape (codes, features), in the order of `FEATURES`.
@@ -195,7 +252,7 @@ class People:
             rows[own, 2] = memory.since[at]
             rows[own, 3] = memory.days[at]
             rows[own, 4] = memory.bought[at]
-            alike = _kernel().sum_rows(*memory.leads(), *self._near, len(self._near[0]) - 1)[codes]
+            alike = _kernel().sum_rows(*memory.leads(), *self.near, len(self.near[0]) - 1)[codes]
             rows[:, 5] = alike
             rows[:, 6] = alike / max(float(alike.max(initial=0.0)), 1e-30)
         rows[:, 7] = likeness

@@ -18,10 +18,9 @@ from thinslice.models.candidates import DEFAULTS, Candidates, Found
 from thinslice.models.forest import Forest
 from thinslice.models.interactions import from_columns
 from thinslice.models.lambdamart import Trees, stump
-from thinslice.models.people import TERM as HISTORY
 from thinslice.models.people import People
-from thinslice.models.people_ranking import NAMES, Asker, KnownPeople, learn_known, warm_people
-from thinslice.models.ranking_features import EVIDENCE, GROUPS, TERMS
+from thinslice.models.people_ranking import Asker, KnownPeople, learn_known, warm_people
+from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
 from thinslice.models.tuning import SecondStage, Tuned, tune
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
@@ -265,9 +264,10 @@ class SessionRanker:
     ) -> list[Reason]:
         """`explain` for a whole slate in one pass.
 
-        The evidence of stage 1 is split by the session items that it came from; `history` (of a known
-        person), `repeat`, `session`, `popularity` and
-        `newness` are what the trees gave (or took) for those features, and `base` is where the trees start from.
+        The evidence of stage 1 is split by the session items that it came from, and what a known person did before
+        by that person's items (`history`, `traits` and `distance` are the rest of it); `repeat`, `session`,
+        `popularity` and `newness` are what the trees gave (or took) for those features, and `base` is where the trees
+        start from.
         """
         names = self._vocabulary
         asked = self._vocabulary.codes(session)
@@ -280,12 +280,18 @@ class SessionRanker:
             score = self._scores(found, first, asker)[at]
             known, parts = self._first.parts(asked, found.codes[at])
             gave = None if second is None else second.contributions(found.rows[at])
+            before = None
+            if asker is not None and self._known is not None and gave is not None:
+                before = self._known.people.terms(asker.memory, found.codes[at], gave[:, len(FEATURES) :])
             for n, code in enumerate(found.codes[at].tolist()):
                 share = parts[n] / max(parts[n].sum(), 1e-30)
                 evidence, terms = float(score[n]), {}
                 if gave is not None:
                     evidence = float(gave[n, : len(EVIDENCE)].sum())
                     terms = _kinds(gave[n])
+                    if before is not None:
+                        own, rest = before[n]
+                        terms |= rest | {names[item]: part for item, part in own.items() if part != 0}
                     terms["base"] = float(score[n]) - evidence - sum(terms.values())
                 if not parts[n].sum() > 0:  # no session item proposed it
                     terms["session"] = terms.get("session", 0.0) + evidence
@@ -295,16 +301,23 @@ class SessionRanker:
                 reasons[names[code]] = Reason(names[code], float(score[n]), terms)
         return [reasons.get(item_id, Reason(item_id, 0.0, {})) for item_id in item_ids]
 
-    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
+    def causes(
+        self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
+    ) -> list[str | None]:
         """The session item that most of each blended score came from: the strongest evidence.
+
+        For somebody who is known it is the item, of the session or of the history, that gave most of the score.
 
         Args:
             session: Item ids, oldest first.
             item_ids: Items of the vocabulary; others have no cause.
+            user_id: Who asks.
 
         Returns:
-            One session item an item, None where no session item proposes it.
+            One item an item, None where no item speaks for it.
         """
+        if self._known is not None and self._known.people.memory(user_id) is not None:
+            return [self._strongest(reason) for reason in self.explain_all(session, item_ids, user_id=user_id)]
         find = self._vocabulary.code.get
         codes = list(dict.fromkeys(code for item_id in item_ids if (code := find(item_id)) is not None))
         known, parts = self._first.parts(self._vocabulary.codes(session), np.array(codes, dtype=np.int32))
@@ -314,6 +327,15 @@ class SessionRanker:
         strongest = zip(codes, parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
         by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
         return [by_code.get(find(item_id, -1)) for item_id in item_ids]
+
+    def _strongest(self, reason: Reason) -> str | None:
+        """The item that gave most of a score, None where none gave anything."""
+        items = {name: part for name, part in reason.terms.items() if part > 0 and name in self._vocabulary.code}
+        return max(items, key=items.__getitem__) if items else None
+
+    def bought(self, user_id: str | None) -> frozenset[str]:
+        """What a known person bought, as far as it is remembered."""
+        return frozenset() if self._known is None else self._known.people.bought(user_id, self._vocabulary)
 
     def _blocks_with(
         self, session: NDArray[np.int32], wanted: NDArray[np.int32], asker: Asker | None
@@ -332,8 +354,8 @@ class SessionRanker:
 def _kinds(gave: NDArray[np.float64]) -> dict[str, float]:
     """Contributions of the features that are no evidence, added by the name of their kind; zeros left out."""
     kinds: dict[str, float] = {}
-    for feature, value in zip(NAMES[len(EVIDENCE) : len(gave)], gave[len(EVIDENCE) :].tolist(), strict=True):
-        kind = TERMS.get(feature, HISTORY)
+    for feature, value in zip(FEATURES[len(EVIDENCE) :], gave[len(EVIDENCE) : len(FEATURES)].tolist(), strict=True):
+        kind = TERMS[feature]
         kinds[kind] = kinds.get(kind, 0.0) + value
     return {name: value for name, value in kinds.items() if value != 0}
 

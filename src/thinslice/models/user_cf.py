@@ -19,7 +19,7 @@ from thinslice.models.implicit_neighbors import ImplicitTfidf
 from thinslice.models.item_to_item import ItemToItem, checked_mask, kernel, plain
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
-from thinslice.models.user_history import histories, odds_of_return, user_rows
+from thinslice.models.user_history import histories, odds_of_return, purchases, user_rows
 from thinslice.models.user_traits import shared_traits
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
@@ -47,6 +47,7 @@ class UserCF:
         users = {"id_letters": arrays["user_letters"], "id_ptr": arrays["user_letter_ptr"]}
         self._users = Vocabulary.from_arrays(users)
         self._history = tuple(np.asarray(arrays[name]) for name in ("history_ptr", "history_row", "history_worth"))
+        self._bought = np.asarray(arrays["history_bought"])
         self._refused = tuple(np.asarray(arrays[name]) for name in ("refused_ptr", "refused"))
         self._table = tuple(plain(arrays[name]) for name in ("row_ptr", "target", "weight"))
         self._popularity = np.asarray(arrays["popularity"], dtype=np.float64)
@@ -98,6 +99,7 @@ class UserCF:
         user_ids = sorted({*interactions.user_ids, *(name for name, codes in of_user.items() if codes)})
         code = {name: number for number, name in enumerate(user_ids)}
         worth, refused = histories(interactions, [code[name] for name in interactions.user_ids], half_life_days)
+        bought = purchases(interactions, [code[name] for name in interactions.user_ids])
         trait_pairs = [(code[name], count + trait) for name, codes in of_user.items() for trait in codes]
         pairs = np.array([*worth, *trait_pairs], dtype=np.int64).reshape(-1, 2)
         value = np.array([*worth.values(), *np.ones(len(trait_pairs))])
@@ -115,6 +117,7 @@ class UserCF:
                 "history_ptr": _ptr(pairs[:, 0], len(user_ids)),
                 "history_row": pairs[order, 1].astype(np.int32),
                 "history_worth": value[order].astype(np.float32),
+                "history_bought": np.array([tuple(pair) in bought for pair in pairs[order].tolist()], dtype=np.bool_),
                 "refused_ptr": _ptr(refused_pairs[:, 0], len(user_ids)),
                 "refused": refused_pairs[:, 1].astype(np.int32),
                 "popularity": (popular / max(float(popular.max(initial=0.0)), 1e-300)).astype(np.float32),
@@ -230,6 +233,15 @@ class UserCF:
             items = {name: part for name, part in reason.terms.items() if name in self._vocabulary.code}
             found.append(max(items, key=items.__getitem__) if items else None)
         return found
+
+    def bought(self, user_id: str | None) -> frozenset[str]:
+        """What a user bought and did not refuse since."""
+        user = -1 if user_id is None else self._users.code.get(user_id, -1)
+        if user < 0:
+            return frozenset()
+        ptr, row, _ = self._history
+        inside = slice(ptr[user], ptr[user + 1])
+        return frozenset(self._vocabulary[code] for code in row[inside][self._bought[inside]].tolist())
 
     def _score(self, clicks: NDArray[np.int32], user: int) -> NDArray[np.float64]:
         """The score of every item, shape (items,); what the user refused has none."""

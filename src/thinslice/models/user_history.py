@@ -42,6 +42,17 @@ def histories(
     return {pair: math.log1p(value) for pair, value in worth.items()}, refused
 
 
+def purchases(interactions: Interactions, code: Sequence[int]) -> set[tuple[int, int]]:
+    """(user, item) of all that known users bought."""
+    if interactions.user is None or interactions.action is None:
+        return set()
+    owner = np.repeat(interactions.user, np.diff(interactions.session_ptr))
+    rows = np.flatnonzero((owner >= 0) & (interactions.action == ACTIONS.index("purchase")))
+    return {
+        (code[user], item) for user, item in zip(owner[rows].tolist(), interactions.item[rows].tolist(), strict=True)
+    }
+
+
 def user_rows(interactions: Interactions, pairs: NDArray[np.int64], users: int, width: int) -> Any:
     """Users, then anonymous sessions × items and traits, 1 where there is something: a scipy CSR matrix."""
     from scipy.sparse import csr_matrix

@@ -162,7 +162,7 @@ def climb(
     order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
     if arrangement.scores is not None:
         found = found._replace(scores=list(arrangement.scores))
-    items = _shown(order, found, session, rungs, title, failed)
+    items = _shown(order, found, session, rungs, title, failed, user_id)
     chances = [1.0] * len(items) if arrangement.propensities is None else list(arrangement.propensities[: len(items)])
     for place, item_id in pinned.items():
         at = min(place, len(items))
@@ -301,6 +301,7 @@ def _shown(
     rungs: Sequence[Rung],
     title: Title,
     failed: Failed | None,
+    user_id: str | None,
 ) -> list[SlateItem]:
     """The chosen candidates with their reasons, which only shown items need."""
     words: dict[str, str] = {}
@@ -310,7 +311,7 @@ def _shown(
             rung = rungs[number]
             asked = session if rung.session is None else rung.session
             try:
-                said = reasons(rung.model, asked, item_ids, title, source=rung.source)
+                said = reasons(rung.model, asked, item_ids, title, source=rung.source, user_id=user_id)
             except Exception as error:  # a model that cannot say why must not break the page
                 if failed is None:
                     raise

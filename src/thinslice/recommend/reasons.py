@@ -1,6 +1,7 @@
 """Reasons: why an item is shown, in words, from the terms that made its score."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from thinslice.records import Model, Reason
 
@@ -23,9 +24,18 @@ CAUSED = {
 """How a reason names its cause, by source; the others say that it was viewed."""
 
 
+UNCAUSED = {"user-history": "Popular now"}
+"""What is said where no single item is the cause, by source; the others say that it was chosen."""
+
+BEFORE = {True: ("You bought this before", "Because you bought {}"),
+          False: ("You viewed this before", "Because you viewed {} before")}  # fmt: skip
+"""Whether the person bought the cause → what is said of the cause itself, and of another item."""
+
+
 def reasons(
-    model: Model, session: Sequence[str], item_ids: Sequence[str], title: Callable[[str], str], *, source: str = ""
-) -> list[str]:
+    model: Model, session: Sequence[str], item_ids: Sequence[str], title: Callable[[str], str], *, source: str = "",
+    user_id: str | None = None,
+) -> list[str]:  # fmt: skip
     """Why each item is shown.
 
     Args:
@@ -34,10 +44,13 @@ def reasons(
         item_ids: What is shown.
         title: Item id → its title.
         source: The name under which the items stand in the slate; empty: the model's.
+        user_id: Who asked, where the model knows people: what they did before today may be the cause.
     """
     name = source or model.name
     if name in ALL:
         return [ALL[name]] * len(item_ids)
+    if user_id is not None and hasattr(model, "bought"):
+        return _personal(model, session, item_ids, title, user_id)
     causes = getattr(model, "causes", None)
     found: list[str | None] = (
         causes(session, item_ids)
@@ -47,6 +60,21 @@ def reasons(
     words = CAUSED.get(name, "Because you viewed {}")
     said = {cause: because(cause, title, words) for cause in set(found)}
     return [said[cause] for cause in found]
+
+
+def _personal(
+    model: Any, session: Sequence[str], item_ids: Sequence[str], title: Callable[[str], str], user_id: str
+) -> list[str]:
+    """Reasons for somebody who is known: a cause that is not of today's session was bought, or viewed before."""
+    today, said = set(session), []
+    bought: frozenset[str] = model.bought(user_id)
+    for item_id, cause in zip(item_ids, model.causes(session, item_ids, user_id=user_id), strict=True):
+        if cause is None or cause in today:
+            said.append(because(cause, title) if cause is not None else UNCAUSED.get(model.name, because(None, title)))
+            continue
+        itself, other = BEFORE[cause in bought]
+        said.append(itself if cause == item_id else because(cause, title, other))
+    return said
 
 
 def strongest(reason: Reason) -> str | None:

@@ -10,8 +10,8 @@ from thinslice.records import Arrays, LiveSession, Model, Reason, Recommendation
 from thinslice.serving.memory import Bundle
 from thinslice.serving.models import model_kind
 
-PERSONAL = ("session-knn", "implicit-cosine", "content")
-"""Models that answer from the session where the policy's own has nothing: neighbors, item to item, then content."""
+PERSONAL = ("session-knn", "implicit-cosine", "content", "user-history")
+"""Models that answer where the policy's own has nothing: neighbors, item to item, content, then who is known."""
 
 FALLBACKS = ("popular", "newest")
 """Models that answer where none knows anything of the session."""
