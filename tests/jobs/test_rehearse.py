@@ -201,14 +201,6 @@ def test_an_experiments_own_file_is_rehearsed_with_and_without_an_effect(tmp_pat
     assert effect["actions"]["ship"] > 0.5
 
 
-def test_a_file_that_randomizes_clusters_says_what_can_be_rehearsed(tmp_path):
-    file = tmp_path / "x.toml"
-    file.write_text('unit = "cluster"\ncluster = "country"\n' + EXPERIMENT)
-    result = CliRunner().invoke(program, ["rehearse", str(file), "--workspace", str(tmp_path / "none")])
-    assert result.exit_code == 2
-    assert "visitor" in result.stderr
-
-
 def test_results_that_steer_fool_an_ordinary_test_and_not_the_one_by_logged_probabilities():
     found = played("adaptive-allocation", 20)
     assert design(found, "naive").rejection_rate >= 0.4

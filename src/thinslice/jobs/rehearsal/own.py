@@ -1,23 +1,28 @@
-"""Rehearses an experiment's file: its unit, weights, metrics and days, on as many simulated shoppers as will come."""
+"""Rehearses an experiment's file as it is: unit, weights, metrics, segments, looks and days, on simulated shoppers."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
-from thinslice.experiments import assign, parse_experiment
-from thinslice.experiments.analyze import analyze
-from thinslice.experiments.evidence import Units
+from thinslice.experiments import parse_experiment
+from thinslice.experiments.assign import GRAPHS
+from thinslice.experiments.definition import look_times
+from thinslice.experiments.evidence import Look
+from thinslice.experiments.wording import times_in_words
 from thinslice.jobs.rehearsal.crowd import STARTED_AT, end_of
-from thinslice.jobs.rehearsal.trials import Play, trial_of
+from thinslice.jobs.rehearsal.own_blocks import block_world
+from thinslice.jobs.rehearsal.own_shoppers import BASE_UNITS, LIFTED, columns, level_of, with_caps
+from thinslice.jobs.rehearsal.own_units import World, unit_world
+from thinslice.jobs.rehearsal.trials import Play, Trial, trial_of
 from thinslice.metrics import DEFAULT_METRICS
-from thinslice.records import Experiment, Metric
+from thinslice.metrics.unit_table import identifier
+from thinslice.metrics.unit_table import text as literal
+from thinslice.records import Experiment
 from thinslice.settings import Workspace, read_settings
 from thinslice.simulate.scenario import Scenario
-from thinslice.simulate.worlds import shop
 from thinslice.store.lake import Lake
 
 USUAL_TRAFFIC, USUAL_DAYS = 1_000.0, 14.0
@@ -26,14 +31,11 @@ USUAL_TRAFFIC, USUAL_DAYS = 1_000.0, 14.0
 MOST_UNITS = 1_000_000
 """More units are not played in one run."""
 
-PLAIN_UNITS = ("visitor", "user", "session")
-"""Units that a rehearsal of a file can randomize."""
+LEAST_BLOCKS = 8
+"""Fewer blocks of time cannot be dealt out in enough ways."""
 
-LIFTED = frozenset({"clicks", "views", "carts", "orders", "converted", "revenue_minor"})
-"""Columns of the unit table that a treatment lifts; slates and visits stay as many as they are."""
-
-BASE_UNITS = 400_000
-"""So many shoppers without any treatment tell the mean of a metric."""
+CLUSTER_UNITS, LEAST_CLUSTERS, MOST_CLUSTERS = 50, 20, 5_000
+"""Visitors of a cluster where nobody knows how many it has; clusters of a rehearsal at least and at most."""
 
 
 class Own(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,11 +45,13 @@ class Own(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
         experiment: As its file says, with a start and an end.
         traffic: Units a day.
         effect: The relative effect that it is played with.
+        cluster_shares: How shoppers are spread over clusters; empty where none are randomized.
     """
 
     experiment: Experiment
     traffic: float
     effect: float
+    cluster_shares: tuple[float, ...] = ()
 
 
 def own_experiment(
@@ -56,7 +60,7 @@ def own_experiment(
     """The rehearsal of an experiment's file.
 
     Args:
-        workspace: Its lake says how many come a day, when nobody else does.
+        workspace: Its lake says how many come a day, and in which clusters, when nobody else does.
         tenant: Whose; None: the only tenant of the workspace, or nobody's.
         text: The file's content.
         where: Its name, for messages.
@@ -64,18 +68,14 @@ def own_experiment(
         effect: The relative effect that it is played with.
 
     Raises:
-        BadInput: It randomizes clusters or blocks of time, or so many units would come that no run ends.
+        BadInput: So many units would come that no run ends, blocks that are too few to compare, or clusters that
+            results are to steer.
     """
     whose = tenant or _only_tenant(workspace)
     experiment = parse_experiment(text, whose or "rehearsal", where)
-    if experiment.unit not in PLAIN_UNITS:
-        raise BadInput(
-            f"{where} randomizes {experiment.unit}; a rehearsal of a file knows {', '.join(PLAIN_UNITS)}.",
-            hint="The scenarios interference and aa rehearse clusters and blocks of time.",
-        )
     days = experiment.days
+    start, end = experiment.started_at, experiment.ends_at
     if days is None:
-        start, end = experiment.started_at, experiment.ends_at
         days = USUAL_DAYS if start is None or end is None else (end - start) / timedelta(days=1)
     a_day = traffic or (_traffic_of(workspace, whose) if whose else None) or USUAL_TRAFFIC
     units = a_day * days
@@ -83,63 +83,129 @@ def own_experiment(
         raise BadInput(
             f"{a_day:,.0f} units a day for {days:g} days are {units:,.0f}; a run plays {MOST_UNITS:,} at most."
         )
-    fields = {"started_at": STARTED_AT, "ends_at": end_of(days), "stopped_at": None, "days": days, "looks": None}
-    experiment = msgspec.structs.replace(experiment, metrics=experiment.metrics or list(DEFAULT_METRICS), **fields)
+    if experiment.unit == "cluster" and experiment.allocation == "thompson":
+        raise BadInput(f"{where} lets results steer clusters, of which a rehearsal has too few to steer by.")
+    blocks = days * 1_440 / (experiment.block_minutes or days * 1_440)
+    if experiment.unit == "block" and blocks < LEAST_BLOCKS:
+        raise BadInput(f"{where} has {blocks:g} blocks of time in {days:g} days; it takes {LEAST_BLOCKS} to compare.")
+    experiment = msgspec.structs.replace(
+        experiment, metrics=experiment.metrics or list(DEFAULT_METRICS), started_at=STARTED_AT, ends_at=end_of(days),
+        stopped_at=None, days=days, looks=_looks(experiment), history=[], fingerprint={},
+    )  # fmt: skip
+    shares = _cluster_shares(workspace, whose, experiment, units) if experiment.unit == "cluster" else ()
     designs = {"nothing": "your experiment without an effect", "effect": f"your experiment with {100 * effect:+g} %"}
-    says = f"{a_day:,.0f} units a day for {days:g} days, as {where} says."
+    people = "visitors" if experiment.unit in ("cluster", "block") else f"{experiment.unit}s"
+    says = f"{a_day:,.0f} {people} a day for {days:g} days{_how(experiment, shares, blocks)}, as {where} says."
     return experiment.name, Own(
-        says=says, designs=designs, days=max(1, round(days)), experiment=experiment, traffic=a_day, effect=effect
-    )
+        says=says, designs=designs, days=max(1, round(days)), experiment=experiment, traffic=a_day, effect=effect,
+        cluster_shares=shares,
+    )  # fmt: skip
 
 
 def stage(scenario: Own, rng: int) -> Callable[[int], Play]:
     """The experiment with and without an effect on all of its treatments."""
-    experiment = scenario.experiment
-    goal = next(metric for metric in experiment.metrics if metric.role == "goal")
+    experiment, effect = scenario.experiment, scenario.effect
+    goal = next(at for at, metric in enumerate(experiment.metrics) if metric.role == "goal")
     units = max(20, round(scenario.traffic * (experiment.days or USUAL_DAYS)))
-    base = _mean(goal, columns(np.random.default_rng([rng, 0, 9]), np.zeros(BASE_UNITS)))
-    moves = goal.numerator in LIFTED and goal.denominator not in LIFTED
-    now = end_of(experiment.days or USUAL_DAYS)
+    world = (
+        block_world(experiment, units)
+        if experiment.unit == "block"
+        else unit_world(experiment, units, scenario.cluster_shares)
+    )
+    base, lifted = _truth(experiment, goal, effect, rng)
+    looks = _look_shares(experiment)
 
     def play(run: int) -> Play:
-        names = [assign(experiment, f"rehearsal-{rng}-{run}-{number}").variant or "" for number in range(units)]
-        variant = np.array(names)
-        inside = variant != ""
-        trials = []
-        for design, effect in (("nothing", 0.0), ("effect", scenario.effect)):
-            draw = np.random.default_rng([rng, run])
-            lift = np.where(variant == experiment.control_name, 0.0, effect)[inside]
-            found = analyze(Units(variant=variant[inside], columns=columns(draw, lift)), experiment, now)
-            trials.append(trial_of(found, design, base * effect * moves, alpha=experiment.alpha))
-        return Play(base, base * (1.0 + scenario.effect * moves), trials)
+        trials = [
+            _told(world, each, np.random.default_rng([rng, run]), f"{rng}-{run}", looks, experiment)._replace(
+                design=design, truth=(lifted - base) * bool(each)
+            )
+            for design, each in (("nothing", 0.0), ("effect", effect))
+        ]
+        return Play(base, lifted, trials)
 
     return play
 
 
-def columns(draw: np.random.Generator, lift: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """The unit table of simulated shoppers: with a lift they click, view and buy that much more often.
-
-    Args:
-        draw: Randomness.
-        lift: Shape (units,), relative.
-    """
-    shoppers = shop(draw, len(lift))
-    more = 1.0 + lift
-    clicks = draw.binomial(shoppers.exposures.astype(np.int64), np.minimum(0.05 * (1.0 + shoppers.loyalty) * more, 1.0))
-    views, carts = draw.poisson(5.0 * shoppers.loyalty * more), draw.poisson(0.3 * shoppers.loyalty * more)
-    converted = (draw.random(len(lift)) < np.minimum(0.1 * shoppers.loyalty * more, 1.0)).astype(np.float64)
-    paid = 4_000.0 * np.exp(0.8 * draw.standard_normal(len(lift)))
-    return {
-        "exposures": shoppers.exposures, "impressions": shoppers.exposures, "clicks": clicks.astype(np.float64),
-        "views": views.astype(np.float64), "carts": carts.astype(np.float64), "orders": converted,
-        "converted": converted, "revenue_minor": converted * paid,
-        "sessions": (1 + draw.poisson(shoppers.loyalty)).astype(np.float64),
-    }  # fmt: skip
+def _told(
+    world: World, effect: float, draw: np.random.Generator, run: str, looks: Sequence[float], experiment: Experiment
+) -> Trial:
+    """What the last report says; a difference was seen when any planned look saw one, by its own alpha."""
+    at = world(effect, draw, run)
+    if not looks:
+        return trial_of(at(1.0, None), "", 0.0, alpha=experiment.alpha)
+    seen = False
+    warned: list[str] = []
+    for number, share in enumerate(looks, 1):
+        found = at(share, Look(number, len(looks)))
+        trial = trial_of(found, "", 0.0, alpha=float(found.looks["alpha"]))
+        seen, warned = seen or trial.rejected, [*warned, *trial.warnings]
+    return trial._replace(rejected=seen, warnings=tuple(dict.fromkeys(warned)))
 
 
-def _mean(metric: Metric, table: dict[str, NDArray[np.float64]]) -> float:
-    below = 1.0 if metric.denominator is None else float(table[metric.denominator].mean())
-    return float(table[metric.numerator].mean()) / below
+def _truth(experiment: Experiment, goal: int, effect: float, rng: int) -> tuple[float, float]:
+    """The goal with nobody and with everybody in treatment."""
+    nobody = columns(np.random.default_rng([rng, 0, 9]), np.zeros(BASE_UNITS))
+    metric = with_caps(experiment, nobody).metrics[goal]
+    base = level_of(metric, nobody)
+    if metric.quantile is None and metric.cap is None:
+        moves = metric.numerator in LIFTED and metric.denominator not in LIFTED
+        return base, base * (1.0 + effect * moves)
+    return base, level_of(metric, columns(np.random.default_rng([rng, 0, 9]), np.full(BASE_UNITS, effect)))
+
+
+def _look_shares(experiment: Experiment) -> list[float]:
+    """When it is looked, as shares of the time."""
+    start, end = experiment.started_at, experiment.ends_at
+    if start is None or end is None:
+        return []
+    return [(at - start) / (end - start) for at in look_times(experiment)]
+
+
+def _looks(experiment: Experiment) -> int | list[datetime] | None:
+    """Looks at times are as long after the rehearsal's start; where the file names no start, they are spread evenly."""
+    looks, start = experiment.looks, experiment.started_at
+    if not isinstance(looks, list):
+        return looks
+    return len(looks) if start is None else [STARTED_AT + (at - start) for at in looks]
+
+
+def _how(experiment: Experiment, shares: Sequence[float], blocks: float) -> str:
+    """What else the file asks for, in words."""
+    parts = []
+    if shares:
+        parts.append(f"in {len(shares):,} clusters")
+    if experiment.unit == "block":
+        width = times_in_words(timedelta(minutes=experiment.block_minutes or 0.0))
+        parts.append(f"in {blocks:,.0f} blocks of {width}")
+    if experiment.allocation == "thompson":
+        parts.append("steered by results once a day")
+    looks = len(_look_shares(experiment))
+    if looks:
+        parts.append(f"with {looks} planned look{'' if looks == 1 else 's'}")
+    return "".join(f", {part}" for part in parts)
+
+
+def _cluster_shares(
+    workspace: Workspace, tenant: str | None, experiment: Experiment, units: float
+) -> tuple[float, ...]:
+    """How visitors are spread over the clusters: as the tenant's events say, else evenly."""
+    if tenant is not None and experiment.cluster not in GRAPHS and workspace.lake.exists():
+        path = literal("$." + identifier(experiment.cluster))
+        connection = Lake(workspace.lake).connect(tenant=tenant)
+        try:
+            rows = connection.execute(
+                f"SELECT json_extract_string(context, {path}) AS label, count(DISTINCT visitor_id) AS n FROM events "
+                "WHERE NOT is_bot AND NOT duplicate GROUP BY label HAVING label IS NOT NULL AND n > 0 "
+                f"ORDER BY n DESC, label LIMIT {MOST_CLUSTERS}"
+            ).fetchall()
+        finally:
+            connection.close()
+        if len(rows) >= LEAST_CLUSTERS:
+            total = sum(n for _, n in rows)
+            return tuple(n / total for _, n in rows)
+    size = min(max(round(units / CLUSTER_UNITS), LEAST_CLUSTERS), MOST_CLUSTERS)
+    return (1 / size,) * size
 
 
 def _only_tenant(workspace: Workspace) -> str | None:
