@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from thinslice.experiments.switchback import block_of, block_variant
 from thinslice.records import Experiment
 
-_FNV_OFFSET = 0x811C9DC5
-_FNV_PRIME = 0x01000193
-_GRAIN = 10_000
+FNV_OFFSET = 0x811C9DC5
+FNV_PRIME = 0x01000193
+GRAIN = 10_000
+"""Buckets are counted in so many parts of one."""
+
 _DAY_S = 86_400.0
 
 GRAPHS = ("item-graph", "people-graph")
@@ -164,9 +166,14 @@ def unit_id_of(
     return str(value)[:256] if isinstance(value, str | int | float) and value != "" else None
 
 
+def seed_state(seed: str) -> int:
+    """The hash after a seed, to go on from with many values."""
+    return _state(seed)
+
+
 @lru_cache(maxsize=1024)
 def _state(seed: str) -> int:
-    return _fnv(_FNV_OFFSET, seed)
+    return _fnv(FNV_OFFSET, seed)
 
 
 @lru_cache(maxsize=1024)
@@ -182,12 +189,12 @@ def _ranges(
 
 
 def _bucket_after(state: int, value: str) -> float:
-    return _fnv(_FNV_OFFSET, str(_fnv(state, value))) % _GRAIN / _GRAIN
+    return _fnv(FNV_OFFSET, str(_fnv(state, value))) % GRAIN / GRAIN
 
 
 def _fnv(state: int, text: str) -> int:
     for unit in _code_units(text):
-        state = (state ^ unit) * _FNV_PRIME & 0xFFFFFFFF
+        state = (state ^ unit) * FNV_PRIME & 0xFFFFFFFF
     return state
 
 

@@ -60,6 +60,7 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer: str = ""
     layer_range: tuple[float, float] = (0.0, 1.0)
     training: str = "isolated"
+    deal_items: str = "none"
     pooled_share: float = 0.0
     allocation: str = "fixed"
     allocation_floor: float = 0.1

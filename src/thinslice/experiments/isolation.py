@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import BadInput
 from thinslice.experiments.assign import bucket
+from thinslice.experiments.item_deal import ItemDeal
 from thinslice.experiments.switchback import block_of, block_variant
 from thinslice.records import Experiment
 
@@ -84,10 +86,4 @@ def may_show(experiment: Experiment, variant: str, items: Sequence[str]) -> NDAr
 
     Source: Su et al., Long-term value of exploration (arXiv 2305.07764).
     """
-    names = [each.name for each in experiment.variants]
-    if variant not in names:
-        raise BadInput(f"experiment {experiment.name!r} has no variant {variant!r} (there is: {', '.join(names)}).")
-    ends = np.cumsum([each.weight for each in experiment.variants])
-    where = np.array([bucket(f"{experiment.tenant}:{experiment.name}:items", item) for item in items], dtype=np.float64)
-    owner = np.minimum(np.searchsorted(ends, where, side="right"), len(names) - 1)
-    return np.asarray(owner == names.index(variant), dtype=np.bool_)
+    return ItemDeal(msgspec.structs.replace(experiment, deal_items="all"), variant).own(items)

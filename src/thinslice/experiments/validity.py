@@ -19,6 +19,9 @@ KINDS = ("test", "holdout", "backtest")
 ALLOCATIONS = ("fixed", "thompson")
 """Who sets the weights: the author, or the results so far."""
 
+DEALS = ("none", "new", "all")
+"""Which items are dealt out to the variants: none, those that come after the start, or all."""
+
 TRAININGS = ("isolated", "shared")
 """Whether each variant learns from its own sessions only."""
 
@@ -61,6 +64,7 @@ def complaints(experiment: Experiment) -> Iterator[str]:
         ("unit", experiment.unit, UNITS),
         ("training", experiment.training, TRAININGS),
         ("kind", experiment.kind, KINDS),
+        ("deal_items", experiment.deal_items, DEALS),
         ("allocation", experiment.allocation, ALLOCATIONS),
     ]:
         if value not in allowed:
@@ -119,6 +123,11 @@ def _number_complaints(experiment: Experiment) -> Iterator[str]:
         yield (
             f"pooled_share is {experiment.pooled_share:g}, but it compares models that learned apart with models that "
             f'did not, unit by unit: it needs training = "isolated" and a unit that is no cluster and no block.'
+        )
+    if experiment.deal_items != "none" and experiment.training != "isolated":
+        yield (
+            f"deal_items is {experiment.deal_items!r}, but training is {experiment.training!r}: what one variant finds "
+            'out about its items the other learns; set training = "isolated".'
         )
     if experiment.allocation_version < 1:
         yield f"allocation_version is {experiment.allocation_version}; it counts from 1."

@@ -20,6 +20,7 @@ from thinslice.experiments import (
 )
 from thinslice.experiments.assign import GRAPHS, UNCHANGED, unit_key
 from thinslice.experiments.communities import labels_of
+from thinslice.experiments.item_deal import KnownItems
 from thinslice.experiments.support import Support
 from thinslice.experiments.unit_map import UnitMap
 from thinslice.jobs.graphs import graph_communities
@@ -27,7 +28,7 @@ from thinslice.jobs.measure import experiment_file, read_experiment
 from thinslice.jobs.support import support_of
 from thinslice.records import Experiment, Variant
 from thinslice.serving.experiments import read_experiments
-from thinslice.serving.unit_maps import GRAPH, KEPT, unit_map_file, write_unit_map
+from thinslice.serving.unit_maps import GRAPH, ITEMS, KEPT, unit_map_file, write_unit_map
 from thinslice.settings import AUTO, BUILT_IN_POLICIES, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
@@ -358,11 +359,29 @@ def _start(workspace: Workspace, experiment: Experiment, where: str, now: dateti
             )
     _check_layer(experiment, [each for each in running if experiment.layer and each.layer == experiment.layer])
     started = with_start(msgspec.structs.replace(experiment, shadow_at=before.shadow_at), now)
+    if experiment.deal_items == "new":
+        known = KnownItems(items_there(workspace, tenant, now))
+        write_unit_map(unit_map_file(path.parent, experiment.name, ITEMS), known)
     if experiment.cluster in GRAPHS:
         ids, found = graph_communities(workspace, started, now)
         write_unit_map(unit_map_file(path.parent, experiment.name, GRAPH), UnitMap(labels_of(ids, found)))
     _write(path, dump_experiment(started))
     return started
+
+
+def items_there(workspace: Workspace, tenant: str, now: datetime) -> list[str]:
+    """The ids of all items that the lake knows: of the catalog, and those that anybody did anything with."""
+    lake = Lake(workspace.lake)
+    tables = [name for name in ("items", "events") if lake.version(name) >= 0]
+    if not tables:
+        return []
+    when = {"items": "true", "events": f"occurred_at <= TIMESTAMPTZ '{now.isoformat()}'"}
+    connection = lake.connect(tenant=tenant)
+    try:
+        parts = (f"SELECT item_id FROM {name} WHERE item_id IS NOT NULL AND {when[name]}" for name in tables)
+        return [str(row[0]) for row in connection.execute(" UNION ".join(parts)).fetchall()]
+    finally:
+        connection.close()
 
 
 class _Stage(NamedTuple):

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from thinslice.errors import BadInput, NotReady, UnknownName
 from thinslice.experiments import is_running, is_shadowed, parse_experiment
 from thinslice.experiments.isolation import training_filter
+from thinslice.experiments.item_deal import ItemDeal, foreign_rows
 from thinslice.experiments.lineage import lineage
 from thinslice.jobs.bandits import Extras, Warm, content_of, learn_extras, variant_of
 from thinslice.jobs.lesson import Lesson, Stored, stored
@@ -26,6 +27,7 @@ from thinslice.jobs.offline import changes_of
 from thinslice.jobs.recipes import FEED, code_version, named_policies, needed_policies, wheels
 from thinslice.jobs.schedule import Attempt, News
 from thinslice.jobs.training_data import (
+    Clicks,
     Counted,
     TrainingData,
     assigned,
@@ -38,6 +40,7 @@ from thinslice.jobs.training_data import (
 )
 from thinslice.models import MODELS
 from thinslice.records import Experiment, Interactions
+from thinslice.serving.unit_maps import ITEMS, read_known_items, unit_map_file
 from thinslice.settings import AUTO, BUILT_IN_POLICIES, Policy, Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
@@ -243,9 +246,11 @@ def train(
                 experiment, variant.name, labels, data.clicks.started, rng=np.random.default_rng([rng, number])
             )
             slot = f"exp.{experiment.name}.{variant.name}"
-            origin = {variant.name: lineage_of(data, experiment, variant.name, labels, mask)}
+            foreign = foreign_clicks(workspace, data.clicks, experiment, variant.name)
+            clicks = without(data.clicks, foreign)
+            origin = {variant.name: lineage_of(data, experiment, variant.name, labels, mask, clicks=clicks)}
             results.append(
-                publish(slot, interactions_of(data.clicks, mask), own, stored(artifacts, tenant, slot),
+                publish(slot, interactions_of(clicks, mask), own, stored(artifacts, tenant, slot),
                         experiment=experiment.name, variant=variant.name, lineage={experiment.name: origin})
             )  # fmt: skip
     lake.append("models", rows)
@@ -266,8 +271,9 @@ def warm_of(experiments: Sequence[Experiment]) -> dict[str, Warm]:
 
 
 def lineage_of(
-    data: TrainingData, experiment: Experiment, variant: str, labels: ArrayLike, mask: NDArray[np.bool_]
-) -> dict[str, Any]:
+    data: TrainingData, experiment: Experiment, variant: str, labels: ArrayLike, mask: NDArray[np.bool_], *,
+    clicks: Clicks | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Where the lessons of a variant's model came from, as manifests hold it: `clicks` by origin, `contamination`.
 
     Args:
@@ -276,10 +282,42 @@ def lineage_of(
         variant: Whom the model serves.
         labels: Shape (sessions,), each session's variant as of its start, or "".
         mask: Shape (sessions,), the sessions that were learned from.
+        clicks: Those of their clicks that were learned from, where items are dealt out too; None: all.
     """
-    clicks = np.bincount(data.clicks.session, minlength=len(data.clicks.started))
-    found = lineage(experiment, variant, labels, data.clicks.started, clicks, mask)
+    kept = data.clicks if clicks is None else clicks
+    rows = np.bincount(kept.session, minlength=len(kept.started))
+    found = lineage(experiment, variant, labels, kept.started, rows, mask)
     return {"clicks": found.clicks, "contamination": found.contamination}
+
+
+def foreign_clicks(workspace: Workspace, clicks: Clicks, experiment: Experiment, variant: str) -> NDArray[np.bool_]:
+    """Shape (clicks,): clicks since the start on items that belong to another variant, which teach this one nothing.
+
+    Args:
+        workspace: Keeps which items were there at the start.
+        clicks: All of a tenant.
+        experiment: A running one; without `deal_items` no click is foreign.
+        variant: Who is to learn.
+
+    Raises:
+        Corrupt: What was there at the start cannot be read.
+    """
+    if experiment.deal_items == "none" or experiment.started_at is None:
+        return np.zeros(len(clicks.item), dtype=np.bool_)
+    path = unit_map_file(workspace.experiments / experiment.tenant, experiment.name, ITEMS)
+    known = read_known_items(path) if path.is_file() else None
+    deal = ItemDeal(experiment, variant, known)
+    return foreign_rows(deal, clicks.item, clicks.time, experiment.started_at.timestamp())
+
+
+def without(clicks: Clicks, some: NDArray[np.bool_]) -> Clicks:
+    """The clicks without some of them; sessions stay, also those that have none left."""
+    if not some.any():
+        return clicks
+    return replace(
+        clicks, session=clicks.session[~some], item=clicks.item[~some], time=clicks.time[~some],
+        action=clicks.action[~some],
+    )  # fmt: skip
 
 
 def shared_lineage(lake: Lake, data: TrainingData, experiment: Experiment) -> dict[str, dict[str, Any]]:

@@ -63,6 +63,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `invalid`. `training` is `isolated` (each variant learns from its own sessions) or `shared`; `pooled_share` of the
     units of an isolating experiment is served by models that learned from everybody, to see what that does. `kind` is `test`,
     `holdout` (who is spared what was shipped) or `backtest` (who gets the old policy back after `of` was decided).
+    With `deal_items` (`new` or `all`) items are dealt out too, each to one variant, which alone shows it.
     From `shadow_at` until its start its policies answer `shadow_share` of the slates in shadow: logged, never shown.
     Lengths are in the units that their names say; `docs/reference/experiments.md` explains every field.
     """
@@ -86,6 +87,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     layer_range: tuple[float, float] = (0.0, 1.0)
     training: str = "isolated"
     pooled_share: float = 0.0
+    deal_items: str = "none"
     allocation: str = "fixed"
     allocation_floor: float = 0.1
     coverage: float = 1.0
@@ -169,7 +171,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that an experiment says at one moment; `cumulative` rows are effects up to a time.
 
     `heterogeneity` says per segment and metric whether effects differ; `looks` which of the planned looks this is
-    and what its intervals need; `method` how effects were estimated. When `recorded_at` is set, `decision` is the
+    and what its intervals need; `method` how effects were estimated; `placements` what a placement's own clicks gained
+    and its neighbors lost. When `recorded_at` is set, `decision` is the
     one that was recorded at the planned end and stays.
     """
 
@@ -188,4 +191,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     heterogeneity: list[dict[str, Any]] = []
     looks: dict[str, Any] = {}
     method: str = ""
+    placements: list[dict[str, Any]] = []
     recorded_at: datetime | None = None

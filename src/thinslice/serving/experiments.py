@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from thinslice.errors import BadInput, BadRecord, BadSettings, Corrupt
 from thinslice.experiments import assign, is_running, is_shadowed, parse_experiment, unit_id_of
 from thinslice.experiments.assign import UNCHANGED, Lookup, period_of
+from thinslice.experiments.item_deal import ItemDeal, KnownItems
 from thinslice.records import Experiment, ExperimentExposure
 from thinslice.serving.models import LIVE, slot_of
-from thinslice.serving.unit_maps import GRAPH, KEPT, read_unit_map, unit_map_file
+from thinslice.serving.unit_maps import GRAPH, ITEMS, KEPT, read_known_items, read_unit_map, unit_map_file
 
 REFRESH_S = 0.5
 """So often (seconds) the folder is looked at."""
@@ -90,6 +91,7 @@ class Choice(NamedTuple):
         slot: From which models.
         exposed: Under which variants this is logged: of a holdout and of at most one other experiment.
         segments: Names of segments that are to be logged with it.
+        deal: Which items its variant may show, where items are dealt out.
         forced: `experiment:variant` when a tester asked for it: logged in the segments, and in no experiment.
     """
 
@@ -98,6 +100,7 @@ class Choice(NamedTuple):
     exposed: tuple[ExperimentExposure, ...] = ()
     segments: tuple[str, ...] = ()
     forced: str = ""
+    deal: ItemDeal | None = None
 
 
 NO_EXPERIMENT = Choice(None, LIVE)
@@ -130,6 +133,7 @@ class ExperimentFiles:
         self._maps: dict[str, dict[str, _Maps]] = {}
         self._testers: dict[str, dict[str, list[tuple[Experiment, str]]]] = {}
         self._shadowed: dict[str, list[Experiment]] = {}
+        self._deals: dict[tuple[str, str, str], ItemDeal] = {}
 
     def running(self, tenant: str, now: float) -> list[Experiment]:
         """A tenant's running experiments, the one that started first first.
@@ -181,7 +185,8 @@ class ExperimentFiles:
             if experiment.kind == "holdout" and policy == UNCHANGED:
                 continue
             slot = slot_of(experiment.name, one.variant) if experiment.training == "isolated" else LIVE
-            return Choice(None if policy == UNCHANGED else policy, slot, exposed, segments)
+            deal = self._deal(experiment, one.variant)
+            return Choice(None if policy == UNCHANGED else policy, slot, exposed, segments, deal=deal)
         return Choice(None, LIVE, exposed, segments) if exposed else NO_EXPERIMENT
 
     def exposure(self, experiment: Experiment, now: float, visit: Visit) -> ExperimentExposure | None:
@@ -216,8 +221,14 @@ class ExperimentFiles:
             if experiment.placement in ("*", visit.placement):
                 policy = policy_of(experiment, variant)
                 slot = slot_of(experiment.name, variant) if experiment.training == "isolated" else LIVE
-                return Choice(None if policy == UNCHANGED else policy, slot, forced=f"{experiment.name}:{variant}")
+                return Choice(
+                    None if policy == UNCHANGED else policy, slot, forced=f"{experiment.name}:{variant}",
+                    deal=self._deal(experiment, variant),
+                )  # fmt: skip
         return None
+
+    def _deal(self, experiment: Experiment, variant: str) -> ItemDeal | None:
+        return self._deals.get((experiment.tenant, experiment.name, variant))
 
     def assignments(
         self,
@@ -262,6 +273,14 @@ class ExperimentFiles:
             each.name: _Maps(*(_lookup(unit_map_file(folder, each.name, kind)) for kind in (KEPT, GRAPH)))
             for each in running
         }
+        self._deals = {place: deal for place, deal in self._deals.items() if place[0] != tenant}
+        for each in running:
+            if each.deal_items != "none":
+                known = _known(unit_map_file(folder, each.name, ITEMS))
+                if known is None and each.deal_items == "new":
+                    _log.warning("%s: the items of its start are not there, so all items are dealt out.", each.name)
+                for variant in each.variants:
+                    self._deals[tenant, each.name, variant.name] = ItemDeal(each, variant.name, known)
         testers: dict[str, list[tuple[Experiment, str]]] = {}
         for each in running:
             for variant in each.variants:
@@ -283,6 +302,14 @@ def _read(path: Path, tenant: str, old: Mapping[str, Experiment]) -> Experiment 
 def _lookup(path: Path) -> Lookup | None:
     try:
         return read_unit_map(path).get if path.is_file() else None
+    except Corrupt as error:
+        _log.warning("%s", error)
+        return None
+
+
+def _known(path: Path) -> KnownItems | None:
+    try:
+        return read_known_items(path) if path.is_file() else None
     except Corrupt as error:
         _log.warning("%s", error)
         return None

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from thinslice.experiments.assign import UNCHANGED
 from thinslice.records import Experiment, ShadowSlate
-from thinslice.serving.experiments import ExperimentFiles, segments_of
+from thinslice.serving.experiments import NO_EXPERIMENT, ExperimentFiles, segments_of
 from thinslice.serving.models import LIVE, ModelHost
 from thinslice.serving.question import Question
 from thinslice.serving.slates import Slates
@@ -152,6 +152,7 @@ class Shadows:
         bundle = self._models.bundle(question.tenant)
         asked = question._replace(
             policy_name=one.policy, shown_name=one.policy, policy=policy, slot=LIVE, bundle=bundle,
+            chosen=NO_EXPERIMENT,
             version=bundle.version if bundle is not None else "untrained",
         )  # fmt: skip
         broken = self._slates.failures.copy()

@@ -165,6 +165,11 @@ class Slates:
             rungs = [Rung(model, catalog.availability(model)) for model in models]
         else:
             rungs = [Rung(model, Ruled(catalog.masks(model, book), asked, hard_only=hard_only)) for model in models]
+        deal = question.chosen.deal
+        if deal is not None:
+            rungs = [
+                each._replace(availability=Within(each.availability, deal.mask(each.model.item_ids))) for each in rungs
+            ]
         return rungs if recipe is None else _by_recipe(question, recipe, rungs, hard_only)
 
     def _models(self, question: Question, kind: str) -> list[Model]:
@@ -244,14 +249,16 @@ def _place(question: Question) -> tuple[str, str, str]:
 
 def _may(question: Question, item_id: str, hard_only: bool) -> bool:
     """Whether nothing speaks against one item: neither the catalog nor a filter."""
-    catalog = question.catalog
-    return catalog.may_show(item_id) and (
-        catalog.breaks(question.book, question.asked, item_id, hard_only=hard_only) is None
+    catalog, deal = question.catalog, question.chosen.deal
+    return (
+        catalog.may_show(item_id)
+        and (deal is None or deal.may(item_id))
+        and (catalog.breaks(question.book, question.asked, item_id, hard_only=hard_only) is None)
     )
 
 
 def _lets(question: Question, item_ids: Iterable[str], hard_only: bool) -> Iterable[str]:
-    if not question.book.filters:
+    if not question.book.filters and question.chosen.deal is None:
         return item_ids
     return (item_id for item_id in item_ids if _may(question, item_id, hard_only))
 

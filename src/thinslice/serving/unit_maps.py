@@ -5,12 +5,15 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thinslice.errors import Corrupt
+from thinslice.experiments.item_deal import KnownItems
 from thinslice.experiments.unit_map import UnitMap
 
-KEPT, GRAPH = "kept", "graph"
-"""What a map is for: first variants of units that a change of weights would move; communities of a graph."""
+KEPT, GRAPH, ITEMS = "kept", "graph", "items"
+"""What a map is for: first variants of units that a change of weights would move; communities of a graph; the items that
+were there when an experiment began that deals out new ones."""
 
 
 def unit_map_file(folder: Path, name: str, kind: str) -> Path:
@@ -19,7 +22,7 @@ def unit_map_file(folder: Path, name: str, kind: str) -> Path:
     Args:
         folder: The tenant's folder of experiments.
         name: The experiment's.
-        kind: `kept` or `graph`.
+        kind: `kept`, `graph` or `items`.
     """
     return folder / f"{name}.{kind}.npz"
 
@@ -30,15 +33,27 @@ def read_unit_map(path: Path) -> UnitMap:
     Raises:
         Corrupt: The file cannot be read, or its arrays do not belong together.
     """
+    return UnitMap.from_arrays(_arrays_in(path))
+
+
+def read_known_items(path: Path) -> KnownItems:
+    """The items that were there when an experiment began, from their file.
+
+    Raises:
+        Corrupt: The file cannot be read, or its array is another one.
+    """
+    return KnownItems.from_arrays(_arrays_in(path))
+
+
+def _arrays_in(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
+            return {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise Corrupt(f"{path.name} cannot be read: {error}.") from error
-    return UnitMap.from_arrays(arrays)
 
 
-def write_unit_map(path: Path, of: UnitMap) -> None:
+def write_unit_map(path: Path, of: UnitMap | KnownItems) -> None:
     """Writes a map so that a reader sees the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.draft")
