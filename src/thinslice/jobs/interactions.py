@@ -1,44 +1,70 @@
 """Counts the units that are in two experiments at once, for the check that neither disturbs the other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from thinslice.experiments.counting import UNITS
-from thinslice.experiments.evidence import raw_columns
-from thinslice.experiments.interactions import interaction_check
+from thinslice.experiments.evidence import column_of
+from thinslice.experiments.interactions import goal_of, interaction_check
+from thinslice.experiments.tallies import Tally, exact_counts, moments_of, quoted
 from thinslice.metrics import units_sql
-from thinslice.metrics.statistics import Database, moments_by
+from thinslice.metrics.statistics import Database
 from thinslice.metrics.unit_table import identifier
 from thinslice.records import Check, Experiment
+from thinslice.stats import Moments
 
 
-def interactions(
-    database: Database, experiment: Experiment, others: Iterable[Experiment], until: datetime
-) -> list[Check]:
-    """One check for each other experiment that ran at the same time on the same kind of unit and shares enough of them.
+def meeting(experiment: Experiment, others: Iterable[Experiment]) -> list[Experiment]:
+    """The other experiments that ran at the same time on the same kind of unit."""
+    return [other for other in others if other.name != experiment.name and _meet(experiment, other)]
+
+
+def count_meeting(
+    database: Database, tally: Tally, experiment: Experiment, other: Experiment, until: datetime, vector: str,
+    cells: Mapping[int, tuple[str, tuple[float, ...]]],
+) -> None:  # fmt: skip
+    """Adds the units that are in both experiments to a tally, as `meets NAME`: by variant of this one and of the other.
 
     Args:
-        database: With the tables `unit_totals` and `experiment_units`, and the view `exposure_variants`.
+        database: With the table `unit_totals` and the view `exposure_variants`.
+        tally: What is added to.
         experiment: Whose units were counted.
-        others: The other experiments of the tenant.
+        other: The other experiment.
         until: Only what happened before.
+        vector: The logged probabilities of an exposure as text, in SQL.
+        cells: Cell of `unit_totals` → variant and probabilities.
     """
-    columns = raw_columns(experiment)
-    names = ", ".join(f"t.{identifier(name)} AS {identifier(name)}" for name in columns)
+    columns = _goal_columns(experiment)
+    names = "".join(f", t.{identifier(of)} AS {identifier(name)}" for name, of in columns.items())
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE unit_meetings AS SELECT t.cell AS cell, o.variant AS other{names} "
+        f"FROM unit_totals AS t JOIN ({units_sql(other, until, vector)}) AS o ON t.unit_id = o.unit_id "
+        "WHERE NOT o.mixed AND NOT o.is_bot"
+    )
+    rows = exact_counts(database, "unit_meetings", quoted(columns), ["cell", "other"])
+    tally.add(f"meets {other.name}", [((cells[cell][0], other), counts) for (cell, other), counts in rows])
+
+
+def interaction_checks(tally: Tally, experiment: Experiment, others: Iterable[Experiment]) -> list[Check]:
+    """One check for each other experiment that shares enough units."""
     checks = []
     for other in others:
-        if other.name == experiment.name or not _meet(experiment, other):
-            continue
-        rows = (
-            f"(SELECT t.variant AS variant, o.variant AS other, {names} FROM unit_totals AS t "
-            f"JOIN (SELECT unit_id, name FROM {UNITS}) AS n ON n.unit_id = t.unit_id "
-            f"JOIN ({units_sql(other, until)}) AS o ON n.name = o.unit_id WHERE NOT o.mixed AND NOT o.is_bot)"
-        )
-        cells = {str(key[0]): of for key, of in moments_by(database, rows, columns, ("other",)).items()}
+        cells: dict[str, dict[str, Moments]] = {}
+        for (variant, of), counts in tally.of(f"meets {other.name}").items():
+            cells.setdefault(str(of), {})[variant] = moments_of(list(_goal_columns(experiment)), counts)
         check = interaction_check(experiment, other, cells)
         if check is not None:
             checks.append(check)
     return checks
+
+
+def _goal_columns(experiment: Experiment) -> dict[str, str]:
+    """The goal's columns by what they are made of: a capped sum stands for its numerator."""
+    goal = goal_of(experiment)
+    if goal is None:
+        return {}
+    return {goal.numerator: column_of(goal)} | (
+        {} if goal.denominator is None else {goal.denominator: goal.denominator}
+    )
 
 
 def _meet(one: Experiment, other: Experiment) -> bool:

@@ -14,14 +14,16 @@ from thinslice.experiments.analyze import report, report_json
 from thinslice.experiments.checks import check_all
 from thinslice.experiments.counting import count
 from thinslice.experiments.evidence import Evidence, Look, planned_shares
+from thinslice.experiments.gathering import bots_of, gather_tally
 from thinslice.jobs.decisions import settle
-from thinslice.jobs.interactions import interactions
+from thinslice.jobs.interactions import interaction_checks, meeting
 from thinslice.jobs.measure_blocks import block_evidence_of
+from thinslice.jobs.measure_parts import PERIODS, TILT, Parts, count_parts, goal_columns
 from thinslice.jobs.measure_tables import make_tables
 from thinslice.jobs.provenance import contamination_of, explorers_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.statistics import Database
-from thinslice.records import Experiment, Report
+from thinslice.records import Check, Experiment, Report
 from thinslice.serving.experiments import read_experiment_file, read_experiments
 from thinslice.settings import Workspace, read_settings
 from thinslice.store.lake import Lake
@@ -31,6 +33,9 @@ SETTLED_AFTER = timedelta(days=1)
 
 MEMORY_MB = 4_096
 """What a report may use; what does not fit goes to a temporary folder of the lake."""
+
+WHOLE = Parts()
+"""Everything in one part."""
 
 
 def experiment_file(workspace: Workspace, tenant: str, name: str) -> Path:
@@ -82,7 +87,7 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
 
 def measure_in(
     database: Database, experiment: Experiment, now: datetime, *, contamination: Mapping[str, float] | None = None,
-    explorers: Collection[str] = (), others: Collection[Experiment] = (),
+    explorers: Collection[str] = (), others: Collection[Experiment] = (), parts: Parts = WHOLE,
 ) -> Report:  # fmt: skip
     """The report from a database with the views `exposure_variants`, `events` and `orders`.
 
@@ -93,17 +98,18 @@ def measure_in(
         contamination: Variant → share of its model's training rows that another variant caused.
         explorers: Variants that try what they do not know yet.
         others: The tenant's other experiments: those that share units are tested for interaction.
+        parts: How the views are looked at when they do not hold everything at once.
     """
     if not experiment.metrics:
         experiment = msgspec.structs.replace(experiment, metrics=list(DEFAULT_METRICS))
     until = now if experiment.stopped_at is None else min(now, experiment.stopped_at)
-    evidence, experiment = _evidence(database, experiment, until)
+    evidence, experiment, found = _evidence(database, experiment, until, parts, meeting(experiment, others))
     evidence = evidence._replace(
         look=look_of(experiment, until), contamination=contamination or {}, explorers=frozenset(explorers)
     )
     checks = check_all(evidence, experiment)
     if sum(evidence.units.values()) and not evidence.weighted:
-        checks += interactions(database, experiment, others, until)
+        checks += found
     return report(evidence, experiment, now, checks)
 
 
@@ -142,17 +148,29 @@ def _is_due(workspace: Workspace, experiment: Experiment, now: datetime) -> bool
     return experiment.stopped_at is None or now - experiment.stopped_at < SETTLED_AFTER or not path.is_file()
 
 
-def _evidence(database: Database, experiment: Experiment, until: datetime) -> tuple[Evidence, Experiment]:
-    """What the lake holds of an experiment, and the experiment with caps that are numbers."""
+def _evidence(
+    database: Database, experiment: Experiment, until: datetime, parts: Parts, others: Collection[Experiment]
+) -> tuple[Evidence, Experiment, list[Check]]:
+    """What the lake holds of an experiment, the experiment with caps that are numbers, and what others do to it."""
     if experiment.unit == "block":
-        return block_evidence_of(database, experiment, until), experiment
+        return block_evidence_of(database, experiment, until), experiment, []
     names = [variant.name for variant in experiment.variants]
-    tables = make_tables(database, experiment, until)
-    if tables.shape is None:
-        nobody = dict.fromkeys(names, 0)
-        return Evidence({}, np.zeros((1, len(names))), planned_shares(experiment), nobody, bots=tables.bots), experiment
-    evidence = count(database, tables.experiment, tables.shape)
-    return evidence._replace(bots=tables.bots, served=tables.served), tables.experiment
+    nobody = Evidence({}, np.zeros((1, len(names))), planned_shares(experiment), dict.fromkeys(names, 0))
+    if experiment.unit == "cluster":
+        tables = make_tables(database, experiment, until)
+        if tables.shape is None:
+            return nobody._replace(bots=tables.bots), experiment, []
+        evidence = count(database, tables.experiment, tables.shape)
+        return evidence._replace(bots=tables.bots, served=tables.served), tables.experiment, []
+    counted = count_parts(database, experiment, until, parts, others)
+    experiment, tally = counted.experiment, counted.tally
+    if counted.start is None or not tally.of("mixed"):
+        return nobody._replace(bots=bots_of(tally, names)), experiment, []
+    ends = [datetime.fromtimestamp(counted.start + (at + 1) * counted.width, until.tzinfo) for at in range(PERIODS)]
+    evidence = gather_tally(
+        tally, experiment, counted.columns, counted.pasts, goal_columns(experiment), counted.start, ends, TILT
+    )
+    return evidence, experiment, interaction_checks(tally, experiment, others)
 
 
 def look_of(experiment: Experiment, now: datetime) -> Look | None:

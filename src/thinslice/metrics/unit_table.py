@@ -12,34 +12,41 @@ UNIT_KEYS = {"visitor": "visitor_id", "session": "session_id", "user": "user_id"
 LAST_MOMENT = "9999-12-31T00:00:00+00:00"
 
 
-def units_sql(experiment: Experiment, until: datetime | None = None) -> str:
+VECTOR = "CAST(to_json(propensities) AS VARCHAR)"
+"""The logged probabilities of an exposure as text, in SQL."""
+
+
+def units_sql(experiment: Experiment, until: datetime | None = None, vector: str = VECTOR) -> str:
     """The units of an experiment: who was served, first when, under which variant and probabilities.
 
     A unit with an exposure that is tagged as a bot's has `is_bot` true and counts nowhere. A unit that was seen in two
-    variants has `mixed` true and its first variant. Where units are drawn anew by period, each period of one is a unit.
+    variants has `mixed` true and its first variant. Of exposures at the same moment the one whose variant,
+    probabilities and segments come first by letters counts as the first, in whatever order rows lie. Where units are
+    drawn anew by period, each period of one is a unit.
 
     Args:
         experiment: Exposures count from its start on.
         until: Only what happened before; None for everything.
+        vector: The probabilities of an exposure as text, in SQL.
 
     Returns:
         SQL over the view `exposure_variants`: unit_id, key (what was randomized as a whole), variant, mixed, is_bot,
         slates (how many it was served), first_exposure, and as of it propensities (of all variants, JSON text) and
         s0… (the experiment's segments).
     """
-    segments = "".join(
-        f", coalesce(arg_min({segment_sql(name)}, occurred_at), 'unknown') AS s{at}"
-        for at, name in enumerate(experiment.segments)
-    )
+    known = [("at", "occurred_at"), ("variant", "variant"), ("propensities", vector)]
+    known += [(f"s{at}", f"coalesce({segment_sql(name)}, 'unknown')") for at, name in enumerate(experiment.segments)]
+    opening = ", ".join(f"{name} := {of}" for name, of in known)
+    segments = "".join(f", opening.s{at} AS s{at}" for at in range(len(experiment.segments)))
     unit = _unit(experiment)
     return f"""
-SELECT {unit} AS unit_id, any_value(unit_id{_period(experiment)}) AS key, arg_min(variant, occurred_at) AS variant,
-       min(variant) <> max(variant) AS mixed, bool_or(is_bot) AS is_bot, count(*) AS slates,
-       min(occurred_at) AS first_exposure,
-       CAST(to_json(arg_min(propensities, occurred_at)) AS VARCHAR) AS propensities{segments}
-FROM exposure_variants
-WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
-GROUP BY {unit}"""
+SELECT unit_id, key, opening.variant AS variant, mixed, is_bot, slates, opening.at AS first_exposure,
+       opening.propensities AS propensities{segments}
+FROM (SELECT {unit} AS unit_id, min(unit_id{_period(experiment)}) AS key, min(variant) <> max(variant) AS mixed,
+             bool_or(is_bot) AS is_bot, count(*) AS slates, min(struct_pack({opening})) AS opening
+      FROM exposure_variants
+      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
+      GROUP BY {unit})"""
 
 
 def acts_sql(
@@ -48,9 +55,9 @@ def acts_sql(
 ) -> str:  # fmt: skip
     """What each unit did since its first exposure, as increments of the unit columns.
 
-    Clicks and impressions count when they name a slate of this experiment; orders are those of the table `orders`,
-    whose money can be trusted. Bots' and duplicate events are left out. A unit converts with its first order, and a
-    session counts where it begins.
+    Clicks and impressions count when they name a slate of this experiment that the unit itself was served; orders are
+    those of the table `orders`, whose money can be trusted. Bots' and duplicate events are left out. A unit converts
+    with its first order, and a session counts where it begins.
 
     Args:
         experiment: Whose units.
@@ -82,7 +89,7 @@ def acts_sql(
         "impressions": "CAST(name = 'view_item_list' AS INTEGER)",
         "clicks": "CAST(name = 'select_item' AS INTEGER)",
     }
-    add(f"{named} SEMI JOIN served USING (recommendation_id)", seen)
+    add(f"{named} SEMI JOIN served USING (unit_id, recommendation_id)", seen)
     opened = {"views": "CAST(name = 'view_item' AS INTEGER)", "carts": "CAST(name = 'add_to_cart' AS INTEGER)"}
     add(f"{events} AS e", opened, "name IN ('view_item', 'add_to_cart')")
     add(f"{orders} AS o", {"orders": "1", "revenue_minor": "total_minor"})
@@ -173,8 +180,9 @@ SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JO
     SELECT unit_id, count(*) AS seen
     FROM (SELECT {_unit(experiment)} AS unit_id, recommendation_id FROM exposure_variants
           WHERE {served_sql(experiment, until)})
-    SEMI JOIN (SELECT recommendation_id FROM events WHERE tenant = {text(experiment.tenant)}
-               AND name = 'view_item_list' AND occurred_at < TIMESTAMPTZ {end}) USING (recommendation_id)
+    SEMI JOIN (SELECT {event_key(experiment)}{_period(experiment)} AS unit_id, recommendation_id FROM events
+               WHERE tenant = {text(experiment.tenant)} AND name = 'view_item_list'
+               AND occurred_at < TIMESTAMPTZ {end}) USING (unit_id, recommendation_id)
     GROUP BY unit_id
 ) USING (unit_id) WHERE NOT mixed"""
 

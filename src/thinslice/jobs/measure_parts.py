@@ -1,0 +1,352 @@
+"""Counts an experiment part by part, each holding all that some of the units did: little memory, exact sums."""
+
+import json
+import math
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from thinslice.errors import BadInput
+from thinslice.experiments.evidence import capped_columns, metric_columns, raw_columns
+from thinslice.experiments.tallies import Column, Tally, exact_counts, quantile_of_counts, quoted
+from thinslice.jobs.interactions import count_meeting
+from thinslice.metrics import acts_sql, past_sql, sightings_sql, units_sql
+from thinslice.metrics.statistics import Database, rows_of
+from thinslice.metrics.unit_table import PAST_COLUMNS, VECTOR, identifier, text
+from thinslice.records import Experiment
+from thinslice.stats import EARLY_DAYS, LATE_FROM
+
+PERIODS = 30
+"""At most so many points has the curve of the cumulative effect."""
+
+DAY_S = 86_400
+
+TILT = 2**20
+"""Days on the log scale are counted in so many steps, so that their sums are whole numbers."""
+
+
+class Parts(NamedTuple):
+    """How an experiment's rows are looked at: part by part.
+
+    Attributes:
+        shows: For each part the statements after which the views `exposure_variants`, `events` and `orders` hold it,
+            which is all rows of some of the units.
+        vector: The logged probabilities of an exposure as text, in SQL.
+    """
+
+    shows: Sequence[Sequence[str]] = ((),)
+    vector: str = VECTOR
+
+
+class Counted(NamedTuple):
+    """What was counted.
+
+    Attributes:
+        experiment: With caps that are whole numbers.
+        tally: By name: `units`, `segment 0`…, `curve`, `ages`, `active`, `change`, `values METRIC`, `mixed`, `bots`,
+            `served`, `seen`, `meets OTHER`; `thinslice.experiments.gathering` reads it.
+        columns: The columns of `units`, segments and curve: metric columns, then those of the past.
+        pasts: Metric column → the column that counts the same before the first exposure.
+        start: The moment (seconds) from which days and periods are counted; None when nobody was exposed.
+        width: Seconds of a period.
+    """
+
+    experiment: Experiment
+    tally: Tally
+    columns: Sequence[str]
+    pasts: dict[str, str]
+    start: float | None
+    width: float
+
+
+def goal_columns(experiment: Experiment) -> list[str]:
+    """The columns of the goal: whether its effect lasts is looked at day by day."""
+    goal = next((metric for metric in experiment.metrics if metric.role == "goal" and metric.quantile is None), None)
+    return [] if goal is None else metric_columns(msgspec.structs.replace(experiment, metrics=[goal]))
+
+
+def count_parts(
+    database: Database, experiment: Experiment, until: datetime, parts: Parts, others: Collection[Experiment] = ()
+) -> Counted:
+    """Counts every part.
+
+    Args:
+        database: Where the views are.
+        experiment: Its units are visitors, users or sessions.
+        until: Only what happened before.
+        parts: How to look at its rows; with more than one the experiment has to have a start.
+        others: Experiments that may share units.
+
+    Raises:
+        BadInput: Exposures name a variant that the file does not.
+    """
+    experiment = _with_whole_caps(database, experiment, until, parts)
+    pasts = {}
+    if experiment.covariate_days is not None:
+        pasts = {column: f"past {column}" for column in raw_columns(experiment) if column in PAST_COLUMNS}
+    columns = [*metric_columns(experiment), *pasts.values()]
+    part = _Part(database, experiment, until, parts.vector, Tally(), pasts)
+    for statements in parts.shows:
+        for statement in statements:
+            database.execute(statement)
+        if part.units():
+            part.steps()
+            part.totals()
+            part.ages()
+            part.sightings()
+            for other in others:
+                count_meeting(database, part.tally, experiment, other, until, parts.vector, part.named)
+    start = part.start
+    return Counted(experiment, part.tally, columns, pasts, start, 0.0 if start is None else _width(start, until))
+
+
+def _width(start: float, until: datetime) -> float:
+    return max((until.timestamp() - start) / PERIODS, 1e-3)
+
+
+def _with_whole_caps(database: Database, experiment: Experiment, until: datetime, parts: Parts) -> Experiment:
+    """Caps as whole numbers: what is counted is whole, and a quantile is that of all units together."""
+    metrics = []
+    for metric in experiment.metrics:
+        cap = metric.cap
+        if cap is None and metric.cap_quantile is not None:
+            tally = Tally()
+            for statements in parts.shows:
+                for statement in statements:
+                    database.execute(statement)
+                tally.add("totals", _totals_of(database, experiment, until, parts.vector, metric.numerator))
+            counts = {key[0]: number for key, (number,) in tally.of("totals").items()}
+            cap = quantile_of_counts(counts, metric.cap_quantile)
+        metrics.append(metric if cap is None else msgspec.structs.replace(metric, cap=float(math.floor(cap))))
+    return msgspec.structs.replace(experiment, metrics=metrics)
+
+
+def _totals_of(
+    database: Database, experiment: Experiment, until: datetime, vector: str, column: str
+) -> Iterable[tuple[tuple[int], tuple[int]]]:
+    """(a unit's sum of a column, how many units have it)."""
+    database.execute(f"CREATE OR REPLACE TEMP TABLE served_units AS {units_sql(experiment, until, vector)}")
+    (kept,) = rows_of(database, "SELECT count(*) AS n FROM served_units WHERE NOT mixed AND NOT is_bot")
+    acts = acts_sql(experiment, until, units="served_units", columns=[column])
+    sums = f"SELECT sum({column}) AS total FROM ({acts}) GROUP BY unit_id"
+    rows = rows_of(database, f"SELECT total, count(*) AS n FROM ({sums}) GROUP BY total")
+    found = [((int(row["total"]),), (int(row["n"]),)) for row in rows]
+    return [*found, ((0,), (int(kept["n"]) - sum(number for _, (number,) in found),))]
+
+
+class _Part:
+    """The tables of one part, made anew for each, and the tally of all.
+
+    What joins and groups is numbers: `cell` stands for a variant under one vector of probabilities.
+    """
+
+    def __init__(
+        self, database: Database, experiment: Experiment, until: datetime, vector: str, tally: Tally,
+        pasts: dict[str, str],
+    ) -> None:  # fmt: skip
+        self.tally = tally
+        self.start = None if experiment.started_at is None else experiment.started_at.timestamp()
+        self.named: dict[int, tuple[str, tuple[float, ...]]] = {}
+        self._database = database
+        self._experiment = experiment
+        self._until = until
+        self._vector = vector
+        self._pasts = pasts
+        self._columns = metric_columns(experiment)
+        self._goal = goal_columns(experiment)
+
+    def units(self) -> bool:
+        """Makes `served_units` and `experiment_units` (one row a unit that counts); False without any."""
+        experiment, names = self._experiment, [variant.name for variant in self._experiment.variants]
+        self._make("served_units", units_sql(experiment, self._until, self._vector))
+        groups = self._rows("SELECT DISTINCT propensities, variant FROM served_units")
+        vectors = {}
+        for row in groups:
+            logged = json.loads(row["propensities"])
+            strange = sorted({row["variant"], *logged} - set(names))
+            if strange:
+                raise BadInput(
+                    f"exposures of experiment {experiment.name!r} name a variant {strange[0]!r} "
+                    f"(there is: {', '.join(names)}).",
+                    hint="Start the changed experiment under a new name.",
+                )
+            vectors[row["propensities"]] = tuple(float(logged.get(name, 0.0)) for name in names)
+        bots = self._rows(
+            "SELECT propensities, variant, count(*) AS n FROM served_units WHERE is_bot AND NOT mixed GROUP BY ALL"
+        )
+        self.tally.add("bots", [((row["variant"], vectors[row["propensities"]]), (int(row["n"]),)) for row in bots])
+        (found,) = self._rows(
+            "SELECT count_if(mixed) AS mixed, count_if(NOT mixed) AS kept, epoch(min(first_exposure)) AS at "
+            "FROM served_units WHERE NOT is_bot"
+        )
+        self.tally.add("mixed", [((), (int(found["mixed"] or 0),))])
+        if found["at"] is None:
+            return False
+        if self.start is None:
+            self.start = float(found["at"])
+        if not found["kept"]:
+            return False
+        pairs = sorted((row["variant"], row["propensities"]) for row in groups)
+        self.named = {cell: (variant, vectors[vector]) for cell, (variant, vector) in enumerate(pairs)}
+        known = ", ".join(f"({text(vector)}, {text(name)}, {cell})" for cell, (name, vector) in enumerate(pairs))
+        segments = "".join(f", u.s{at}" for at in range(len(experiment.segments)))
+        past, join = "", ""
+        if self._pasts:
+            past = "".join(
+                f", CAST(coalesce(past.{column}, 0) AS BIGINT) AS {identifier(name)}"
+                for column, name in self._pasts.items()
+            )
+            join = f"LEFT JOIN ({past_sql(experiment, 'served_units')}) AS past USING (unit_id)"
+        self._make(
+            "experiment_units",
+            f"SELECT u.unit_id, cells.cell AS cell, u.slates, u.first_exposure, "
+            f"CAST(floor((epoch(first_exposure) - {self.start!r}) / {DAY_S}) AS INTEGER) AS entry, "
+            f"CAST(floor(({self._until.timestamp()!r} - epoch(first_exposure)) / {DAY_S}) AS INTEGER) AS seen_days"
+            f"{segments}{past} FROM served_units AS u "
+            f"JOIN (VALUES {known}) AS cells(propensities, variant, cell) USING (propensities, variant) {join} "
+            "WHERE NOT is_bot AND NOT mixed",
+        )
+        return True
+
+    def steps(self) -> None:
+        """Makes `unit_steps`: a row per unit, period and day in which it did something, with its sums before and after.
+
+        Column i is `a{i}` after it and `b{i}` before; what was known before the first exposure comes with the first.
+        """
+        assert self.start is not None
+        raw = raw_columns(self._experiment)
+        counted = list(dict.fromkeys(["exposures", *raw]))  # each unit has an exposure, so that none gets lost
+        # The table of units as `acts_sql` reads it: what it passes on as key and variant are numbers here.
+        units = (
+            "(SELECT unit_id, seen_days AS key, cell AS variant, first_exposure, false AS mixed, false AS is_bot "
+            "FROM experiment_units)"
+        )
+        period = (
+            f"least(CAST(floor((epoch(done_at) - {self.start!r}) / {_width(self.start, self._until)!r}) AS INTEGER), "
+            f"{PERIODS - 1})"
+        )
+        age = f"CAST(floor((epoch(done_at) - epoch(first_exposure)) / {DAY_S}) AS INTEGER)"
+        acts = acts_sql(self._experiment, self._until, units=units, columns=counted)
+        sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in raw)
+        deeds = (
+            f"SELECT unit_id, min(variant) AS cell, min(key) AS seen_days, period, age, {sums} FROM (SELECT unit_id, "
+            f"variant, key, {period} AS period, {age} AS age, {', '.join(counted)} FROM ({acts})) "
+            "GROUP BY unit_id, period, age"
+        )
+        running = ", ".join(f"CAST(sum({name}) OVER w AS BIGINT) AS {identifier(f'to {name}')}" for name in raw)
+        capped = capped_columns(self._experiment)
+        parts = []
+        for at, name in enumerate(self._columns):
+            source, cap = capped.get(name, (name, None))
+            after = identifier(f"to {source}")
+            before = f"{after} - {source}"
+            if cap is not None:
+                after, before = f"least({after}, {int(cap)})", f"least({before}, {int(cap)})"
+            parts.append(f"{after} AS a{at}, {before} AS b{at}")
+        for at, name in enumerate(self._pasts.values(), len(self._columns)):
+            past = f"u.{identifier(name)}"
+            parts.append(f"{past} AS a{at}, CASE WHEN is_new THEN 0 ELSE {past} END AS b{at}")
+        join = "JOIN experiment_units AS u ON u.unit_id = d.unit_id" if self._pasts else ""
+        self._make(
+            "unit_steps",
+            f"SELECT d.unit_id AS unit_id, d.cell AS cell, d.seen_days AS seen_days, period, age, is_new, "
+            f"{', '.join(parts)} FROM (SELECT *, row_number() OVER w = 1 AS is_new, {running} FROM ({deeds}) "
+            "WINDOW w AS (PARTITION BY unit_id ORDER BY period, age ROWS UNBOUNDED PRECEDING)) AS d " + join,
+        )
+        columns = [Column(f"a{at}", f"b{at}") for at in range(len(self._columns) + len(self._pasts))]
+        self._count("curve", "unit_steps", columns, ["period"], count="count_if(is_new)")
+
+    def totals(self) -> None:
+        """Makes `unit_totals`, one row a unit with its columns and those of the early and late days, and counts it."""
+        sums = [f"CAST(sum(a{at} - b{at}) AS BIGINT) AS {identifier(of)}" for at, of in enumerate(self._columns)]
+        scales = self._scales()
+        changes = []
+        for name in self._goal if scales else []:
+            at = self._columns.index(name)
+            step = f"(a{at} - b{at})"
+            changes += [f"early {name}", f"late {name}", f"tilt {name}"]
+            for column, part, where in zip(
+                changes[-3:], (step, step, f"{step} * CAST(round((ln(1 + age) - z_mean) * {TILT}) AS BIGINT)"),
+                (f"age < {EARLY_DAYS} AND age < t.seen_days", f"age >= {LATE_FROM} AND age < t.seen_days",
+                 "age < t.seen_days"), strict=True,
+            ):  # fmt: skip
+                sums.append(
+                    f"CAST(coalesce(sum(CASE WHEN {where} THEN {part} END), 0) AS BIGINT) AS {identifier(column)}"
+                )
+        join = f"LEFT JOIN (VALUES {scales}) AS scales(seen_days, z_mean) ON scales.seen_days = t.seen_days"
+        known = [f"s{at}" for at in range(len(self._experiment.segments))]
+        known += [identifier(name) for name in self._pasts.values()]
+        self._make(
+            "unit_totals",
+            f"SELECT d.*, {', '.join(['u.entry AS entry', 'u.seen_days AS seen_days', *known])} FROM (SELECT t.unit_id "
+            f"AS unit_id, min(t.cell) AS cell, {', '.join(sums)} FROM unit_steps AS t {join if changes else ''} "
+            "GROUP BY t.unit_id) AS d JOIN experiment_units AS u ON u.unit_id = d.unit_id",
+        )
+        columns = quoted([*self._columns, *self._pasts.values()])
+        self._count("units", "unit_totals", columns, ["entry", "seen_days"])
+        for at in range(len(self._experiment.segments)):
+            self._count(f"segment {at}", "unit_totals", columns, [f"s{at}"])
+        if changes:
+            late = f"seen_days > {LATE_FROM}"
+            self._count("change", "unit_totals", quoted(changes), ["entry", "seen_days"], where=late)
+        for metric in self._experiment.metrics:
+            if metric.quantile is not None:
+                self._count(f"values {metric.name}", "unit_totals", [], [identifier(metric.numerator)])
+
+    def ages(self) -> None:
+        """Counts the goal by whole days since the first exposure."""
+        if not self._goal:
+            return
+        self._count("active", "unit_steps", [], ["age"], where="age < seen_days")
+        places = [self._columns.index(name) for name in self._goal]
+        sums = ", ".join(f"CAST(sum(a{at} - b{at}) AS BIGINT) AS g{at}" for at in places)
+        changed = " OR ".join(f"a{at} <> b{at}" for at in places)
+        self._make(
+            "unit_ages",
+            f"SELECT min(cell) AS cell, age, {sums} FROM unit_steps WHERE age < seen_days AND ({changed}) "
+            "GROUP BY unit_id, age",
+        )
+        self._count("ages", "unit_ages", [Column(f"g{at}") for at in places], ["age"])
+
+    def sightings(self) -> None:
+        """Counts slates that were served, and those of them that were reported as seen."""
+        tenant = text(self._experiment.tenant)
+        listed = self._rows(f"SELECT 1 FROM events WHERE tenant = {tenant} AND name = 'view_item_list' LIMIT 1")
+        units = "(SELECT unit_id, cell AS variant, slates, false AS mixed FROM experiment_units)"
+        rows = "SELECT cell, slates AS served, CAST(0 AS BIGINT) AS seen FROM experiment_units"
+        if listed:
+            found = sightings_sql(self._experiment, self._until, units)
+            rows = f"SELECT variant AS cell, served, seen FROM ({found})"
+            self.tally.add("seen", [((), (1,))])
+        self._make("unit_sightings", rows)
+        self._count("served", "unit_sightings", quoted(["served", "seen"]), [])
+
+    def _scales(self) -> str:
+        """Days that a unit could be seen → the mean of log(1 + age) over them, as rows of SQL."""
+        if not self._goal:
+            return ""
+        days = self._rows(f"SELECT DISTINCT seen_days FROM experiment_units WHERE seen_days > {LATE_FROM}")
+        return ", ".join(
+            f"({day}, {float(log_days(day).mean())!r}::DOUBLE)" for day in sorted(row["seen_days"] for row in days)
+        )
+
+    def _count(
+        self, what: str, table: str, columns: Sequence[Column], by: Sequence[str], *, where: str = "true",
+        count: str = "count(*)",
+    ) -> None:  # fmt: skip
+        rows = exact_counts(self._database, table, columns, ["cell", *by], where=where, count=count)
+        self.tally.add(what, [((*self.named[key[0]], *key[1:]), counts) for key, counts in rows])
+
+    def _make(self, table: str, sql: str) -> None:
+        self._database.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
+
+    def _rows(self, sql: str) -> list[dict[str, Any]]:
+        return rows_of(self._database, sql)
+
+
+def log_days(days: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """log(1 + age) of so many days."""
+    return np.log1p(np.arange(days))
