@@ -13,6 +13,7 @@ from thinslice.experiments.compare import compare, look_alpha, method_of
 from thinslice.experiments.decide import Doubts, decide
 from thinslice.experiments.evidence import Evidence, Units, gather
 from thinslice.experiments.novelty import novelty
+from thinslice.experiments.placements import placement_rows
 from thinslice.experiments.segments import harmed_segments, heterogeneity_rows, segment_rows
 from thinslice.records import Check, Experiment, Report
 
@@ -69,6 +70,7 @@ def report(evidence: Evidence, experiment: Experiment, now: datetime, checks: Se
         heterogeneity=heterogeneity_rows(segments, alpha),
         looks=looks,
         method=method_of(experiment, evidence),
+        placements=placement_rows(evidence, experiment),
     )
 
 

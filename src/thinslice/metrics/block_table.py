@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from thinslice.metrics.columns import UNIT_COLUMNS
+from thinslice.metrics.columns import PAGE_COLUMNS, UNIT_COLUMNS
 from thinslice.metrics.unit_table import segment_sql, served_sql, text
 from thinslice.records import Experiment
 
@@ -50,9 +50,24 @@ def block_units_sql(experiment: Experiment, until: datetime) -> str:
         "(SELECT block, visitor, count(DISTINCT session_id) AS n FROM visits SEMI JOIN here USING (block, visitor) "
         "GROUP BY block, visitor)": {"sessions": "n"},
     }  # fmt: skip
+    columns, page = list(UNIT_COLUMNS), ""
+    if experiment.placement != "*":
+        columns += PAGE_COLUMNS
+        page = (
+            f"paged AS (SELECT * FROM (SELECT {who}, occurred_at, recommendation_id FROM exposures "
+            f"WHERE tenant = {tenant} AND NOT shadow AND NOT is_bot) SEMI JOIN here USING (block, visitor) "
+            f"WHERE {late}),\n"
+            "seen AS (SELECT block, visitor, name FROM paged JOIN (SELECT recommendation_id, name FROM events "
+            f"WHERE {live} AND name IN ('select_item', 'view_item_list')) USING (recommendation_id)),\n"
+        )
+        parts["paged"] = {"page_exposures": "1"}
+        parts["seen"] = {
+            "page_impressions": "CAST(name = 'view_item_list' AS INTEGER)",
+            "page_clicks": "CAST(name = 'select_item' AS INTEGER)",
+        }
     rows = []
     for table, of in parts.items():
-        values = ", ".join(f"{of.get(name, '0')} AS {name}" for name in UNIT_COLUMNS)
+        values = ", ".join(f"{of.get(name, '0')} AS {name}" for name in columns)
         rows.append(f"SELECT block, visitor, {values} FROM {table}")
     return f"""
 WITH exposed AS (
@@ -68,9 +83,9 @@ acts AS (SELECT * FROM {events} WHERE {late}), sold AS (SELECT * FROM {orders} W
 visits AS (SELECT block, visitor, session_id FROM exposed WHERE visitor <> ''
            UNION SELECT block, visitor, session_id FROM acts
            UNION SELECT block, visitor, session_id FROM sold),
-deeds AS ({" UNION ALL ".join(rows)})
+{page}deeds AS ({" UNION ALL ".join(rows)})
 SELECT block AS number, any_value(variant) AS variant, any_value(mixed) AS mixed, visitor,
        CAST(visitor <> '' AS INTEGER) AS units{kept},
-       {", ".join(f"sum({name}) AS {name}" for name in UNIT_COLUMNS)}
+       {", ".join(f"sum({name}) AS {name}" for name in columns)}
 FROM deeds JOIN here USING (block, visitor) JOIN sides USING (block)
 GROUP BY block, visitor{kept} ORDER BY block, visitor"""

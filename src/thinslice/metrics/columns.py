@@ -12,3 +12,10 @@ UNIT_COLUMNS = {
     "sessions": "sessions with at least one event or slate",
 }
 """Columns of the unit table that metrics can be made of; each counts from the unit's first exposure on."""
+
+PAGE_COLUMNS = {
+    "page_exposures": "slates served to the unit at any placement",
+    "page_impressions": "times that an item of any of these slates was seen",
+    "page_clicks": "clicks on items of any of these slates",
+}
+"""What takes the place of exposures, impressions and clicks where an experiment names its placement."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from thinslice.metrics.columns import UNIT_COLUMNS
+from thinslice.metrics.columns import PAGE_COLUMNS, UNIT_COLUMNS
 from thinslice.records import Experiment
 
 UNIT_KEYS = {"visitor": "visitor_id", "session": "session_id", "user": "user_id"}
@@ -66,8 +66,8 @@ def acts_sql(
         columns: Only these unit columns; what none of them needs is not read.
 
     Returns:
-        SQL over `exposure_variants`, `events` and `orders`: unit_id, key, variant, first_exposure, done_at, and one
-        integer per unit column asked for.
+        SQL over `exposure_variants`, `events` and `orders` (`exposures` for a page's columns): unit_id, key, variant,
+        first_exposure, done_at, and one integer per unit column asked for.
     """
     key, tenant = event_key(experiment) + _period(experiment), text(experiment.tenant)
     end = text(LAST_MOMENT if until is None else until.isoformat())
@@ -84,6 +84,17 @@ def acts_sql(
             parts.append(f"SELECT unit_id, {at} AS done_at, {values} FROM {table} WHERE {where}")
 
     add("served", {"exposures": "1"})
+    page = ""
+    if set(columns) & set(PAGE_COLUMNS):
+        page = (
+            f"paged AS (SELECT {key} AS unit_id, occurred_at, recommendation_id FROM exposures WHERE tenant = {tenant} "
+            f"AND NOT shadow AND NOT is_bot AND {UNIT_KEYS.get(experiment.unit, 'visitor_id')} IS NOT NULL),\n"
+        )
+        add("paged", {"page_exposures": "1"})
+        of_page = {"page_impressions": "CAST(name = 'view_item_list' AS INTEGER)",
+                   "page_clicks": "CAST(name = 'select_item' AS INTEGER)"}  # fmt: skip
+        add(f"(SELECT * FROM {events} WHERE name IN ('select_item', 'view_item_list')) "
+            "SEMI JOIN paged USING (recommendation_id)", of_page)  # fmt: skip
     named = f"(SELECT * FROM {events} WHERE name IN ('select_item', 'view_item_list'))"
     seen = {
         "impressions": "CAST(name = 'view_item_list' AS INTEGER)",
@@ -109,7 +120,7 @@ def acts_sql(
 WITH units AS (SELECT unit_id, key, variant, first_exposure FROM {source} WHERE NOT mixed AND NOT is_bot),
 served AS (SELECT {_unit(experiment)} AS unit_id, occurred_at, session_id, recommendation_id FROM exposure_variants
            WHERE {served_sql(experiment, until)}),
-deeds AS ({" UNION ALL ".join(parts)})
+{page}deeds AS ({" UNION ALL ".join(parts)})
 SELECT unit_id, u.key AS key, u.variant AS variant, u.first_exposure AS first_exposure, done_at, {", ".join(columns)}
 FROM deeds JOIN units AS u USING (unit_id)
 WHERE done_at >= u.first_exposure AND done_at < TIMESTAMPTZ {end}"""

@@ -42,6 +42,7 @@ class Learning(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
         pseudo_count: That expectation weighs as many looks.
         days_before: So long control's ranker has served everybody before the experiment.
         treatment_knows: 0..1: how much of an item's true click rate treatment's ranker reads from its content.
+        markets: So many markets, each with its own items, visits (`visits_per_day` of them), visitors and models.
     """
 
     visits_per_day: int = 1_000
@@ -59,6 +60,7 @@ class Learning(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pseudo_count: float = 20.0
     days_before: int = 0
     treatment_knows: float = 0.0
+    markets: int = 1
 
 
 class SameForAll(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +169,20 @@ class Harming(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
     harmed_share: float = 0.15
 
 
+class Stealing(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A shelf that gets more clicks because its neighbors on the page get fewer.
+
+    Attributes:
+        units: Shoppers in the experiment.
+        effect: How many more clicks, relative, the shelf gets.
+        stolen: The share of these that its neighbors lose.
+    """
+
+    units: int = 20_000
+    effect: float = 0.2
+    stolen: float = 1.0
+
+
 class Meeting(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Units meet: they buy from one stock, or do what their neighbors do.
 
@@ -176,7 +192,9 @@ class Meeting(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
         conversion: Share of control's shoppers who want to buy.
         effect: How many more of treatment's want to.
         stock: What a city has in a day, as a share of the sales that control would make; 0: without limit.
-        social: How many more want to buy, relative, where all others of the city are in treatment.
+        social: How many more want to buy, relative, where all of a shopper's neighbors are in treatment.
+        circle: Shoppers of one circle of friends, who are each other's neighbors; shoppers of a city's day come in
+            whole circles. 0: all shoppers of a city's day are one circle.
         mood: Standard deviation, relative, of how much is bought in one city and another.
     """
 
@@ -186,6 +204,7 @@ class Meeting(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
     effect: float = 0.3
     stock: float = 1.0
     social: float = 0.0
+    circle: int = 0
     mood: float = 0.1
 
 

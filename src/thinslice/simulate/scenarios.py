@@ -19,6 +19,7 @@ from thinslice.simulate.scenario import (
     Replaying,
     SameForAll,
     Scenario,
+    Stealing,
     Switching,
 )
 
@@ -47,6 +48,19 @@ SCENARIOS: dict[str, Scenario] = {
         items_at_start=300,
         new_items_per_day=0,
         item_life_days=0,
+    ),
+    "shared-training-detected": Learning(
+        says="The same rankers in six small markets: how does a report notice that training is shared?",
+        designs={
+            "pooled-ramp": "an ordinary A/B test, ramped up",
+            "isolated-ramp": "isolated training, ramped up",
+            "cells": "own and pooled models side by side",
+        },
+        days=28,
+        days_before=21,
+        markets=6,
+        visits_per_day=300,
+        visitors=2_000,
     ),
     "adaptive-allocation": Switching(
         says="Both variants are the same, but who looks better gets more shoppers, and later everybody buys more.",
@@ -93,18 +107,29 @@ SCENARIOS: dict[str, Scenario] = {
         designs={"overall": "a test that looks at all alone", "segments": "the test that looks at segments"},
         days=14,
     ),
+    "stealing-shelf": Stealing(
+        says="A new shelf gets more clicks, all of them from the shelves beside it: the page gets no more.",
+        designs={"shelf": "a test of the shelf's own clicks", "page": "the test of the page's clicks"},
+        days=14,
+    ),
     "interference": Meeting(
         says="Treatment sells more, but from the stock that control sells from too: what it gains, control loses.",
         designs={"visitors": "an ordinary A/B test", "cities": "the test by city"},
         days=14,
+        cities=300,
+        shoppers_per_day=8,
+        conversion=0.4,
+        effect=0.5,
     ),
     "interference-social": Meeting(
         says="Shoppers do what their neighbors do: what treatment brings, control's neighbors get too.",
         designs={"visitors": "an ordinary A/B test", "cities": "the test by city"},
         days=14,
+        cities=120,
         effect=0.1,
         stock=0.0,
-        social=0.3,
+        social=0.5,
+        circle=5,
     ),
     "winners-curse": Program(
         says="Of 60 experiments those that look good are shipped; some of them were only lucky.",
@@ -180,6 +205,10 @@ def _check(scenario: Scenario, where: str) -> None:
         for ranker in (scenario.control, scenario.treatment):
             if ranker not in RANKERS:
                 raise BadSettings(f"{where}: there is no ranker {ranker!r} (there is: {', '.join(RANKERS)}).")
+    if isinstance(scenario, Meeting) and scenario.circle and scenario.shoppers_per_day % scenario.circle:
+        raise BadSettings(
+            f"{where}: {scenario.shoppers_per_day} shoppers a day make no whole circles of {scenario.circle}."
+        )
     if isinstance(scenario, Switching) and scenario.rule not in RULES:
         raise BadSettings(f"{where}: there is no rule {scenario.rule!r} (there is: {', '.join(RULES)}).")
     for field in msgspec.structs.fields(scenario):
@@ -197,12 +226,12 @@ EFFECTS = frozenset({"effect", "harm", "steady"})
 
 ZERO_IS_FINE = frozenset(
     {"new_items_per_day", "item_life_days", "likeness", "days_before", "treatment_knows", "lost", "floor", "decay",
-     "stock", "social", "mood", "spread"}
+     "stock", "social", "stolen", "circle", "mood", "spread"}
 )  # fmt: skip
 """Numbers of a scenario that may be zero."""
 
 SHARES = frozenset(
     {"click_rate", "control_expects", "treatment_expects", "treatment_knows", "likeness", "floor", "base_start",
-     "base_end", "lost", "browser_share", "harmed_share", "conversion"}
+     "base_end", "lost", "stolen", "browser_share", "harmed_share", "conversion"}
 )  # fmt: skip
 """Numbers of a scenario that are shares."""

@@ -11,16 +11,17 @@ from thinslice.experiments import parse_experiment
 from thinslice.experiments.assign import GRAPHS
 from thinslice.experiments.definition import look_times
 from thinslice.experiments.evidence import Look
+from thinslice.experiments.placements import EVERYWHERE, judged_by_page
 from thinslice.experiments.wording import times_in_words
 from thinslice.jobs.rehearsal.crowd import STARTED_AT, end_of
 from thinslice.jobs.rehearsal.own_blocks import block_world
-from thinslice.jobs.rehearsal.own_shoppers import BASE_UNITS, LIFTED, columns, level_of, with_caps
-from thinslice.jobs.rehearsal.own_units import World, unit_world
+from thinslice.jobs.rehearsal.own_shoppers import BASE_UNITS, LIFTED, PLACEMENTS, columns, level_of, with_caps
+from thinslice.jobs.rehearsal.own_units import unit_world
 from thinslice.jobs.rehearsal.trials import Play, Trial, trial_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.unit_table import identifier
 from thinslice.metrics.unit_table import text as literal
-from thinslice.records import Experiment
+from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
 from thinslice.simulate.scenario import Scenario
 from thinslice.store.lake import Lake
@@ -92,8 +93,12 @@ def own_experiment(
         experiment, metrics=experiment.metrics or list(DEFAULT_METRICS), started_at=STARTED_AT, ends_at=end_of(days),
         stopped_at=None, days=days, looks=_looks(experiment), history=[], fingerprint={},
     )  # fmt: skip
+    experiment = judged_by_page(experiment)
     shares = _cluster_shares(workspace, whose, experiment, units) if experiment.unit == "cluster" else ()
-    designs = {"nothing": "your experiment without an effect", "effect": f"your experiment with {100 * effect:+g} %"}
+    designs = {"nothing": "your experiment without an effect"}
+    if experiment.placement != EVERYWHERE:
+        designs["steals"] = f"{experiment.placement} only takes {100 * abs(effect):g} % from its neighbors"
+    designs["effect"] = f"your experiment with {100 * effect:+g} %"
     people = "visitors" if experiment.unit in ("cluster", "block") else f"{experiment.unit}s"
     says = f"{a_day:,.0f} {people} a day for {days:g} days{_how(experiment, shares, blocks)}, as {where} says."
     return experiment.name, Own(
@@ -116,22 +121,19 @@ def stage(scenario: Own, rng: int) -> Callable[[int], Play]:
     looks = _look_shares(experiment)
 
     def play(run: int) -> Play:
-        trials = [
-            _told(world, each, np.random.default_rng([rng, run]), f"{rng}-{run}", looks, experiment)._replace(
-                design=design, truth=(lifted - base) * bool(each)
-            )
-            for design, each in (("nothing", 0.0), ("effect", effect))
-        ]
+        trials = []
+        for design in scenario.designs:
+            lift = 0.0 if design == "nothing" else effect
+            at = world(lift, design == "steals", np.random.default_rng([rng, run]), f"{rng}-{run}")
+            truth = (lifted - base) * (design == "effect")
+            trials.append(_told(at, looks, experiment)._replace(design=design, truth=truth))
         return Play(base, lifted, trials)
 
     return play
 
 
-def _told(
-    world: World, effect: float, draw: np.random.Generator, run: str, looks: Sequence[float], experiment: Experiment
-) -> Trial:
+def _told(at: Callable[[float, Look | None], Report], looks: Sequence[float], experiment: Experiment) -> Trial:
     """What the last report says; a difference was seen when any planned look saw one, by its own alpha."""
-    at = world(effect, draw, run)
     if not looks:
         return trial_of(at(1.0, None), "", 0.0, alpha=experiment.alpha)
     seen = False
@@ -150,6 +152,8 @@ def _truth(experiment: Experiment, goal: int, effect: float, rng: int) -> tuple[
     base = level_of(metric, nobody)
     if metric.quantile is None and metric.cap is None:
         moves = metric.numerator in LIFTED and metric.denominator not in LIFTED
+        if metric.numerator == "page_clicks":
+            return base, base * (1.0 + effect / PLACEMENTS)
         return base, base * (1.0 + effect * moves)
     return base, level_of(metric, columns(np.random.default_rng([rng, 0, 9]), np.full(BASE_UNITS, effect)))
 

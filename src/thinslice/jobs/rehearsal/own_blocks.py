@@ -1,7 +1,5 @@
 """An experiment's own rehearsal in blocks of time: everybody switched back and forth, by production's own schedule."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +12,7 @@ from thinslice.experiments.switchback import block_of, block_start, schedule
 from thinslice.jobs.measure_blocks import redrawn
 from thinslice.jobs.rehearsal.crowd import STARTED_AT, end_of
 from thinslice.jobs.rehearsal.own_shoppers import columns, segments, with_caps
-from thinslice.jobs.rehearsal.own_units import World
+from thinslice.jobs.rehearsal.own_units import Told, World
 from thinslice.records import Experiment, Report
 
 MOOD, MEMORY = 0.1, 0.7
@@ -38,7 +36,7 @@ def block_world(experiment: Experiment, units: int) -> World:
     drawn = redrawn(experiment, number.tolist())
     width, late_s = (experiment.block_minutes or 1.0) * 60, experiment.burn_in_minutes * 60
 
-    def play(effect: float, draw: np.random.Generator, run: str) -> Callable[[float, Look | None], Report]:
+    def play(effect: float, steals: bool, draw: np.random.Generator, run: str) -> Told:
         hours = int(np.ceil(days * 24)) + 1
         mood = np.zeros(hours)
         noise = draw.standard_normal(hours)
@@ -54,7 +52,8 @@ def block_world(experiment: Experiment, units: int) -> World:
         early = np.zeros(units, dtype=bool)
         early[kept] = at[kept] - (ends[place[kept]] - width) < late_s
         acts = side[np.minimum(place, ends.size - 1) + np.where(early, 0, 1)]
-        table = columns(draw, np.where(acts == control, 0.0, effect), np.maximum(1.0 + MOOD * mood[hour], 0.05))
+        lift, of_hour = np.where(acts == control, 0.0, effect), np.maximum(1.0 + MOOD * mood[hour], 0.05)
+        table = columns(draw, lift, of_hour, steals=steals)
         parts = segments(draw, experiment, units)
         counted = kept & ~early
 

@@ -29,8 +29,11 @@ from thinslice.stats import Moments, cells_of, moments
 
 Floats = NDArray[np.float64]
 
-World = Callable[[float, np.random.Generator, str], Callable[[float, Look | None], Report]]
-"""An effect, chance and a name of the run → the report at a share of the time, as one of the planned looks."""
+Told = Callable[[float, Look | None], Report]
+"""The report at a share of the time, as one of the planned looks."""
+
+World = Callable[[float, bool, np.random.Generator, str], Told]
+"""An effect, whether it is only stolen clicks, chance and a name of the run → what is told of it."""
 
 LIKENESS = 0.3
 """How much of what a shopper does is that of the cluster."""
@@ -51,14 +54,14 @@ def unit_world(experiment: Experiment, units: int, cluster_shares: Sequence[floa
     control = experiment.control_name
     names = np.array([variant.name for variant in experiment.variants])
 
-    def play(effect: float, draw: np.random.Generator, run: str) -> Callable[[float, Look | None], Report]:
+    def play(effect: float, steals: bool, draw: np.random.Generator, run: str) -> Told:
         crowd = _Crowd(experiment, units, cluster_shares, draw, run)
         luck = draw.bit_generator.state
 
         def table(code: NDArray[np.int64]) -> dict[str, Floats]:
             draw.bit_generator.state = luck
             lift = np.where((code < 0) | (names[code] == control), 0.0, effect)
-            return columns(draw, lift, crowd.mood)
+            return columns(draw, lift, crowd.mood, steals=steals)
 
         if experiment.allocation == "thompson":
             steered = experiment
