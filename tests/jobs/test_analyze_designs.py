@@ -191,7 +191,7 @@ def test_scores_use_the_probability_of_the_variant_that_was_served(tmp_path):
     assert got.mean_treatment == pytest.approx(plain[treated].sum() / n, abs=0.02)
     assert got.mean_control == pytest.approx(plain[~treated].sum() / n, abs=0.02)
     assert got.effect_size_ci[0] < 0.05 < got.effect_size_ci[1]
-    assert got.pvalue < 0.01
+    assert got.pvalue < 0.02
 
 
 def test_segments_and_clusters_are_weighted_by_the_probability_of_the_variant_that_was_served(tmp_path):

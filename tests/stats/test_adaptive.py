@@ -73,15 +73,74 @@ def by_hand(rows):
     return scores
 
 
+def calmer(rows):
+    """What is added to the variance of each variant's scores: it varies as much as both do, as far as chance goes."""
+    batch, arm, share, y, _, _ = rows
+    own, freedom, apart = [], [], 0.0
+    for a in (0, 1):
+        groups = [y[(batch == now) & (arm == a)] for now in np.unique(batch)]
+        sizes, inside = np.array([g.size - 1 for g in groups]), np.array([g.var(ddof=1) for g in groups])
+        own.append(sizes @ inside / sizes.sum())
+        freedom.append(sizes.sum())
+        apart += sizes @ (inside / own[-1] - 1) ** 2
+    noise = np.sqrt(apart / (2 * len(np.unique(batch)) - 2) / np.array(freedom))
+    short = np.clip(1 - np.array(own) / np.mean(own), 0, noise)
+    return short * np.mean(own) * (1 / share).mean(axis=0)
+
+
 def test_the_scores_are_those_of_the_formula_unit_by_unit():
     rows = steered(np.random.default_rng(0), batches=5, size=200)
     scores, of = by_hand(rows), adaptive_scores(cells(rows), ["y"], NAMES)
     assert of.n == 1_000
     assert of.mean == pytest.approx(scores.mean(axis=0))
-    assert of.cov == pytest.approx(np.cov(scores.T))
+    more = np.diag(calmer(rows))
+    assert more.any()
+    assert of.cov == pytest.approx(np.cov(scores.T) + more)
     got, gap = compared(of), scores[:, 1] - scores[:, 0]
     assert got.effect_size == pytest.approx(gap.mean())
-    assert got.se == pytest.approx(gap.std(ddof=1) / np.sqrt(gap.size))
+    assert got.se == pytest.approx(np.sqrt((gap.var(ddof=1) + more.sum()) / gap.size))
+
+
+def test_where_probabilities_never_changed_nothing_is_added():
+    rng = np.random.default_rng(0)
+    batch, arm, _, y, visits, before = steered(rng, batches=4, size=300)
+    arm = (rng.random(arm.size) < 0.3).astype(int)
+    rows = [batch, arm, np.tile([0.7, 0.3], (arm.size, 1)), y, visits, before]
+    assert adaptive_scores(cells(rows), ["y"], NAMES).cov == pytest.approx(np.cov(by_hand(rows).T))
+
+
+def test_a_variant_that_never_sold_is_not_sure_of_it():
+    """All that is known of how its units vary comes from the other variant."""
+    rng = np.random.default_rng(0)
+    shares = {0: (0.5, 0.5), 1: (0.9, 0.1)}
+    groups = [
+        Cell(batch, dict(zip(NAMES, share, strict=True)),
+             {"old": moments({"y": rng.random(100) < 0.1}), "new": moments({"y": np.zeros(round(200 * share[1]))})})
+        for batch, share in shares.items()
+    ]  # fmt: skip
+    of = adaptive_scores(groups, ["y"], NAMES)
+    more = of.var_of(score_column("y", "new")) / of.var_of(score_column("y", "old"))
+    assert more > 0.05
+
+
+def test_what_is_added_to_a_calm_variant_goes_where_there_are_many_units():
+    """The new one truly varies half as much: with 100 times as many units that is known."""
+    added = []
+    for size in (200, 20_000):
+        rng = np.random.default_rng(0)
+        groups = []
+        for batch in range(10):
+            second = 0.5 if batch == 0 else 0.2
+            sides = {
+                "old": rng.normal(size=round(size * (1 - second))),
+                "new": rng.normal(size=round(size * second)) / 2,
+            }
+            parts = {name: moments({"y": side}) for name, side in sides.items()}
+            groups.append(Cell(batch, {"old": 1 - second, "new": second}, parts))
+        of = adaptive_scores(groups, ["y"], NAMES)
+        plain = [cell._replace(propensities=groups[-1].propensities) for cell in groups]
+        added.append(of.var_of(score_column("y", "new")) / adaptive_scores(plain, ["y"], NAMES).var_of("y@new"))
+    assert added[0] > added[1]
 
 
 def test_with_one_constant_allocation_it_is_the_difference_of_means():
@@ -101,7 +160,7 @@ def test_scores_of_units_and_of_cells_are_the_same():
     of, together = moments(alone), adaptive_scores(cells(rows), ["y", "visits"], NAMES)
     for name in together.names:
         assert of.mean_of(name) == pytest.approx(together.mean_of(name))
-        assert of.var_of(name) == pytest.approx(together.var_of(name))
+        assert of.var_of(name) <= together.var_of(name) * (1 + 1e-12) < 1.5 * of.var_of(name)
 
 
 def test_probabilities_that_follow_a_context_fake_no_effect():

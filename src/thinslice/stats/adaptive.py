@@ -40,6 +40,12 @@ def adaptive_scores(
     is added and taken off is known before the unit, and results that steer the allocation cannot bend it. Differences
     are tested as a martingale, one score a unit. For a ratio the columns of numerator and denominator are both scored.
 
+    Where the probabilities changed from batch to batch, a variant that varies less than the variants on average is
+    given what is missing, up to one standard error of its variance, which cells show: who met few buyers by chance
+    looks worse and calmer than it is, gets few units from then on, and nothing corrects it any more. Without this an
+    A/A test of revenue (one in ten buys) under a bandit rejects in 12, 9 and 7 % of tests of 1,000, 4,000 and 20,000
+    units instead of 5 to 6 %.
+
     Args:
         cells: Allocation groups in any order. Cells in which one of `variants` had probability 0 tell nothing about the
             comparison and are left out: the effect is that of the other cells' units.
@@ -62,16 +68,20 @@ def adaptive_scores(
     if not usable:
         raise StatisticsError(f"no unit was assigned while {', '.join(variants)} were all possible.")
     knowledge = _Knowledge(columns, variants, covariate if augmented else None)
+    calm = _Calm(len(columns), variants)
     parts: list[Moments] = []
     place = 0
     while place < len(usable):
         batch = [cell for cell in usable[place:] if cell.batch == usable[place].batch]
         mean, slope, center = knowledge.expect(batch) if augmented else knowledge.nothing()
         for cell in batch:
-            parts += _score(cell, columns, variants, covariate, mean, slope, center, stabilized)
+            weight = sum(1 / cell.propensities[name] for name in variants) ** -0.5 if stabilized else 1.0
+            parts += _score(cell, columns, variants, covariate, mean, slope, center, weight, stabilized)
+            calm.learn(cell, knowledge.used, slope, weight)
         knowledge.learn(batch)
         place += len(batch)
-    return merge(parts)
+    found = merge(parts)
+    return found._replace(cov=found.cov + calm.missing(found)) if _steered(usable) else found
 
 
 def cells_of(
@@ -204,6 +214,60 @@ def _holds(cell: Cell, variants: Sequence[str]) -> bool:
     return all(cell.propensities.get(name, 0.0) > 0 for name in variants)
 
 
+def _steered(cells: Sequence[Cell]) -> bool:
+    """Whether a later batch was assigned by probabilities that the first one did not have."""
+    first = [dict(cell.propensities) for cell in cells if cell.batch == cells[0].batch]
+    return any(dict(cell.propensities) not in first for cell in cells)
+
+
+class _Calm:
+    """How much every variant's units vary within their cells, and what a variant that varies less has to be given."""
+
+    def __init__(self, size: int, variants: Sequence[str]) -> None:
+        self.size, self.variants = size, variants
+        self.inverse = np.zeros(len(variants))
+        self.places: list[int] = []
+        self.freedom: list[int] = []
+        self.within: list[NDArray[np.float64]] = []
+
+    def learn(self, cell: Cell, used: Sequence[str], slope: NDArray[np.float64], weight: float) -> None:
+        """Adds a cell; a covariate, the last of the columns in use, takes its part off by the slope."""
+        turn = np.hstack([np.eye(self.size), -slope[:, None]])[:, : len(used)]
+        units = sum(part.n for part in cell.variants.values())
+        for at, name in enumerate(self.variants):
+            self.inverse[at] += units * weight**2 / cell.propensities[name]
+            part = cell.variants.get(name)
+            if part is not None and part.n > 1:
+                columns = [part.names.index(column) for column in used]
+                self.places.append(at)
+                self.freedom.append(part.n - 1)
+                self.within.append(turn @ part.cov[np.ix_(columns, columns)] @ turn.T)
+
+    def missing(self, scores: Moments) -> NDArray[np.float64]:
+        """What is to be added to the covariances of the scores."""
+        extra = np.zeros_like(scores.cov)
+        if not self.places:
+            return extra
+        count, places = len(self.variants), np.array(self.places)
+        parts, within = np.array(self.freedom, dtype=np.float64), np.stack(self.within)
+        freedom = np.bincount(places, weights=parts, minlength=count)
+        own = np.zeros((count, self.size, self.size))
+        np.add.at(own, places, parts[:, None, None] * within)
+        own /= np.maximum(freedom, 1)[:, None, None]
+        usual = own[freedom > 0].mean(axis=0)
+        varies = usual.diagonal() > 0
+        each, cells = own.diagonal(0, 1, 2)[:, varies], within.diagonal(0, 1, 2)[:, varies]
+        apart = np.divide(cells, each[places], out=np.ones_like(cells), where=each[places] > 0) - 1
+        spare = len(places) - int((freedom > 0).sum())
+        noise = parts @ apart**2 / spare if spare > 0 else np.full(each.shape[1], np.inf)
+        for at in range(count):
+            short = np.maximum(1 - each[at] / usual.diagonal()[varies], 0)
+            by_chance = np.minimum(short, np.sqrt(noise / max(freedom[at], 1)) if freedom[at] else 1)
+            block = slice(at * self.size, (at + 1) * self.size)
+            extra[block, block] = float(by_chance.max(initial=0.0)) * usual * self.inverse[at] / scores.n
+        return extra
+
+
 class _Knowledge:
     """What earlier batches say about the mean of every column in every variant."""
 
@@ -255,11 +319,10 @@ class _Knowledge:
 
 def _score(
     cell: Cell, columns: Sequence[str], variants: Sequence[str], covariate: str | None, mean: NDArray[np.float64],
-    slope: NDArray[np.float64], center: float, stabilized: bool,
+    slope: NDArray[np.float64], center: float, weight: float, stabilized: bool,
 ) -> list[Moments]:  # fmt: skip
     """The moments of the scores of one cell's units, one part per variant that served some of them."""
     size, inputs = len(columns), [*columns, *([covariate] if covariate else [])]
-    weight = sum(1 / cell.propensities[name] for name in variants) ** -0.5 if stabilized else 1.0
     names = tuple(score_column(column, name) for name in variants for column in columns)
     parts = []
     for served, of in cell.variants.items():
