@@ -244,10 +244,14 @@ def test_a_segment_that_is_harmed_keeps_a_treatment_from_being_shipped():
 
 
 def test_one_stock_for_both_makes_a_test_of_visitors_too_hopeful_and_neighbors_too_modest():
-    stock = played("interference", 4, cities=40)
+    stock = played("interference", 4)
     assert design(stock, "visitors").estimate_mean > 1.5 * stock.truth["effect_size"]
     assert design(stock, "cities").bias == pytest.approx(0, abs=0.3 * stock.truth["effect_size"])
-    social = played("interference-social", 4, cities=40)
+    assert design(stock, "visitors").warnings["spillover"] == 1
+    assert design(stock, "cities").warned_share == 0
+    social = played("interference-social", 4)
+    assert design(social, "visitors").warnings["spillover"] == 1
+    assert design(social, "cities").warned_share == 0
     assert design(social, "visitors").estimate_mean < 0.5 * social.truth["effect_size"]
     assert design(social, "cities").bias == pytest.approx(0, abs=0.3 * social.truth["effect_size"])
 
@@ -259,8 +263,24 @@ def test_what_was_shipped_brought_less_than_was_measured():
     assert design(found, "hierarchy").coverage > design(found, "sum").coverage
 
 
+def test_shoppers_who_do_not_meet_raise_no_warning():
+    for name, alone in (("interference", {"stock": 0.0}), ("interference-social", {"social": 0.0})):
+        assert design(played(name, 4, **alone), "visitors").warned_share == 0
+
+
+def test_own_models_beside_pooled_ones_and_a_ramp_show_that_training_is_shared():
+    small = {"markets": 3, "visits_per_day": 300, "days": 24, "days_before": 10}
+    found = played("shared-training-detected", 1, **small)
+    assert "own_against_pooled" in design(found, "cells").warnings
+    assert "contamination" in design(found, "pooled-ramp").warnings
+    assert "contamination" not in design(found, "cells").warnings
+    same = played("shared-training-detected", 1, treatment="greedy", treatment_expects=0.04, **small)
+    assert "own_against_pooled" not in design(same, "cells").warnings
+
+
 def test_a_ranker_that_starts_cold_looks_worse_than_it_is_and_shadow_serving_helps():
-    found = played("cold-start", 1, visits_per_day=400, visitors=3_000)
+    found = played("cold-start", 1)
+    assert "effect_over_time" in design(found, "cold").warnings
     assert design(found, "cold").estimate_mean < design(found, "warm").estimate_mean
     assert design(found, "cold").estimate_mean < found.truth["effect_size"]
 

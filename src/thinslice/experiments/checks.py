@@ -11,6 +11,9 @@ from thinslice.experiments.health import (
     sample_ratio_over_time,
     segments_before_exposure,
 )
+from thinslice.experiments.over_time import effect_over_time
+from thinslice.experiments.placements import cannibalization
+from thinslice.experiments.sharing import control_over_ramp, own_against_pooled, spillover_check
 from thinslice.records import Check, Experiment
 from thinslice.stats import logged_ratio
 
@@ -28,12 +31,17 @@ def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
         mixed_assignment(evidence),
         isolated_training(experiment),
         contamination(evidence),
+        own_against_pooled(evidence, experiment),
+        control_over_ramp(evidence, experiment),
+        spillover_check(evidence, experiment),
+        effect_over_time(evidence, experiment),
         sample_ratio_over_time(evidence, experiment),
         sample_ratio_by_day(evidence, experiment),
         sample_ratio_by_segment(evidence, experiment),
         covariate_balance(evidence, experiment),
         missing_exposures(evidence, experiment),
         bots_by_variant(evidence, experiment),
+        cannibalization(evidence, experiment),
         *evidence.findings,
     ]
     return [check for check in found if check is not None]
@@ -44,6 +52,8 @@ def check_file(evidence: Evidence, experiment: Experiment) -> list[Check]:
     found = [
         sample_ratio(evidence, experiment),
         mixed_assignment(evidence),
+        control_over_ramp(evidence, experiment),
+        effect_over_time(evidence, experiment),
         sample_ratio_over_time(evidence, experiment),
         sample_ratio_by_day(evidence, experiment),
         segments_before_exposure(evidence, experiment),

@@ -12,10 +12,11 @@ from thinslice.jobs.rehearsal import (
     Trial,
     allocation,
     granular,
-    learning,
     looks,
     market,
+    markets,
     own,
+    placements,
     program,
     replaying,
     shoppers,
@@ -31,6 +32,7 @@ from thinslice.simulate.scenario import (
     Replaying,
     SameForAll,
     Scenario,
+    Stealing,
     Switching,
 )
 
@@ -115,7 +117,7 @@ def rehearse(name: str, scenario: Scenario, *, runs: int = 20, rng: int = 0, tel
 
 STAGES: dict[type[Scenario], Callable[[Any, int], Callable[[int], Play]]] = {
     SameForAll: shoppers.stage,
-    Learning: learning.stage,
+    Learning: markets.stage,
     Switching: allocation.stage_switching,
     LostLogs: allocation.stage_lost_logs,
     Peeking: looks.stage,
@@ -124,6 +126,7 @@ STAGES: dict[type[Scenario], Callable[[Any, int], Callable[[int], Play]]] = {
     Meeting: market.stage,
     Program: program.stage,
     Replaying: replaying.stage,
+    Stealing: placements.stage,
     own.Own: own.stage,
 }
 """Kind of scenario → what prepares its play; each call of a play with the number of a run is one run."""

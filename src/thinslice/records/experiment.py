@@ -47,12 +47,16 @@ class Metric(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Allocation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Probabilities that were in force from `since` on: a line of an experiment's history, written by the commands."""
+    """Probabilities that were in force from `since` on: a line of an experiment's history, written by the commands.
+
+    `leaves` are those of units about whom more is known: leaf (`device=phone`) → weights; others have `weights`.
+    """
 
     version: int
     since: datetime
     coverage: float
     weights: dict[str, float]
+    leaves: dict[str, dict[str, float]] = {}
 
 
 class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -61,9 +65,11 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `started_at`, `stopped_at`, `history` (the allocations so far, oldest first) and `fingerprint` (field to hash, as of
     the start) are written by the commands; `ends_at` is the planned end: before it a report can only say `extend` or
     `invalid`. `training` is `isolated` (each variant learns from its own sessions) or `shared`; `pooled_share` of the
-    units of an isolating experiment is served by models that learned from everybody, to see what that does. `kind` is `test`,
-    `holdout` (who is spared what was shipped) or `backtest` (who gets the old policy back after `of` was decided).
+    units of an isolating experiment is served by models that learned from everybody, to see what that does. `kind` is
+    `test`, `holdout` (who is spared what was shipped) or `backtest` (who gets the old policy back after `of` was
+    decided).
     With `deal_items` (`new` or `all`) items are dealt out too, each to one variant, which alone shows it.
+    With `leaves` (segments) results steer the weights of each combination of their values apart.
     From `shadow_at` until its start its policies answer `shadow_share` of the slates in shadow: logged, never shown.
     Lengths are in the units that their names say; `docs/reference/experiments.md` explains every field.
     """
@@ -90,6 +96,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     deal_items: str = "none"
     allocation: str = "fixed"
     allocation_floor: float = 0.1
+    leaves: list[str] = []
     coverage: float = 1.0
     alpha: float = 0.05
     power: float = 0.8

@@ -17,7 +17,7 @@ from thinslice.stats.clusters import (
     clustering,
     design_effect,
 )
-from thinslice.stats.day_levels import DayTrend, day_mean, day_trend, share_slope
+from thinslice.stats.day_levels import DayTrend, day_mean, day_trend, share_step
 from thinslice.stats.effects import Effect, effect, paired_effect
 from thinslice.stats.estimates import Estimate, estimate
 from thinslice.stats.group_sequential import Looks, obrien_fleming_looks
@@ -66,7 +66,7 @@ __all__ = [
     "heterogeneity", "holm", "interaction", "late_minus_early", "log_ratio", "logged_evidence", "logged_ratio",
     "merge", "moments", "moments_from_sums", "obrien_fleming_looks", "paired_effect", "paule_mandel", "pooled_cap",
     "power", "quantile_sample", "ramp", "redraw", "relative_change", "sample", "sample_ratio", "score_column",
-    "sequential_ratio", "share_slope", "shrink", "smallest_effect", "smallest_margin", "spillover",
+    "sequential_ratio", "share_step", "shrink", "smallest_effect", "smallest_margin", "spillover",
     "switchback_blocks", "switchback_effect", "trend", "unit_scores", "units_needed", "winsorize",
     "with_correlation", "worst",
 ]  # fmt: skip

@@ -62,10 +62,13 @@ def day_trend(day: ArrayLike, value: ArrayLike, variance: ArrayLike, *, alpha: f
     return DayTrend(slope, ends[0], ends[1], third)
 
 
-def share_slope(
+def share_step(
     day: ArrayLike, value: ArrayLike, variance: ArrayLike, share: ArrayLike, *, alpha: float = 0.05
 ) -> Estimate:
-    """Does a level follow another variant's share of the traffic? The change from none of it to all of it.
+    """Does a level follow another variant's share of the traffic? At its largest share against its smallest.
+
+    What lies between has levels of its own, so nothing is said of the way there: a little of a treatment that explores
+    can already bring control all there is.
 
     Args:
         day: Shape (days,), whole days since the start, rising; days before it are negative.
@@ -83,9 +86,11 @@ def share_slope(
     """
     when, y, var = _days(day, value, variance, needed=5)
     of = np.asarray(share, dtype=np.float64)
-    if np.unique(of).size < 2:
-        raise TooFewUnits(needed=2, got=int(np.unique(of).size), what="treatment shares")
-    return fit_days(np.stack([of, np.ones(len(y))], axis=1), y, var, when, alpha=alpha)
+    stages = np.unique(of)
+    if stages.size < 2:
+        raise TooFewUnits(needed=2, got=int(stages.size), what="treatment shares")
+    design = np.stack([*(of == stage for stage in stages[:0:-1]), np.ones(len(y))], axis=1).astype(np.float64)
+    return fit_days(design, y, var, when, alpha=alpha)
 
 
 def day_mean(day: ArrayLike, value: ArrayLike, variance: ArrayLike, *, alpha: float = 0.05) -> Estimate:
@@ -107,8 +112,8 @@ def fit_days(
 
     Days differ by more than their units do: a ranker that found a good item shows it for a week. So the error comes
     from how days scatter, with the correlation of neighboring days taken one standard error larger than it is estimated
-    (and corrected for being estimated too low), and t with as many degrees of freedom as so many independent days would have; it is never smaller than what
-    the units' own variance gives.
+    (and corrected for being estimated too low), and t with as many degrees of freedom as so many independent days would
+    have; it is never smaller than what the units' own variance gives.
 
     Args:
         design: Shape (days, columns), what the level depends on.

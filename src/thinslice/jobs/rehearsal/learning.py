@@ -1,4 +1,4 @@
-"""Rehearses an experiment on two rankers that learn while it runs: assign, recommend, expose, train, analyze.
+"""Two rankers that learn while an experiment runs: who is assigned what, what is shown, clicked and learned.
 
 Every night each ranker learns from the visits so far, all of them or those that `training_filter` leaves it; by day it
 ranks what is on the shelf. Truth is what each ranker does with all visitors, in the same world with the same luck.
@@ -11,21 +11,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thinslice.experiments import assign
-from thinslice.experiments.analyze import analyze
+from thinslice.experiments import assign, bucket
+from thinslice.experiments.assign import is_pooled
 from thinslice.experiments.evidence import Units
 from thinslice.experiments.isolation import training_filter
 from thinslice.experiments.lineage import lineage
-from thinslice.jobs.rehearsal.crowd import CLICK_THROUGH, SIDES, STARTED_AT, end_of, two_variants
-from thinslice.jobs.rehearsal.trials import Play, Trial, trial_of
+from thinslice.jobs.rehearsal.crowd import SIDES, STARTED_AT, two_variants
 from thinslice.models import Vocabulary
 from thinslice.recommend.explore import BetaThompson, Shown, learn
 from thinslice.records import Arrays, Experiment, Item
 from thinslice.simulate.scenario import Learning
 from thinslice.simulate.worlds import Shelf, Visits, clicked, fill_shelf, make_visits
 
-BURN_IN_DAYS = 7
-"""What the design `late` leaves out at the beginning."""
+POOLED_SHARE = 0.5
+"""Share of each variant's visitors that rankers serve which learned from everybody, where both are compared."""
+
+RAMP_FROM = 0.2
+"""Share of the visitors that take part in the first half of an experiment that is ramped; then all do."""
+
+POOLED_MARK = " pooled"
+"""Behind a variant's name: its ranker learned from everybody."""
 
 Slates = NDArray[np.int64]
 Ranker = Callable[[Arrays, list[str], int, int, int], Slates]
@@ -49,27 +54,35 @@ class World(NamedTuple):
 
 
 class Teaching(NamedTuple):
-    """Who may learn from what.
+    """Who may learn from what, and who takes part from when on.
 
     Attributes:
         training: `isolated` or `shared`, as in an experiment's file.
         cold: Treatment's ranker has not seen what was clicked before the experiment.
+        cells: Half of each variant's visitors are served by rankers that learn from everybody.
+        ramp: Only `RAMP_FROM` of the visitors take part in the first half of the experiment.
     """
 
     training: str
     cold: bool = False
+    cells: bool = False
+    ramp: bool = False
 
 
 class Lived(NamedTuple):
     """What happened.
 
     Attributes:
+        server: Shape (visits,): the variant, with `POOLED_MARK` behind it where a ranker served that learns from all.
+        inside: Shape (visits,): whether the visitor takes part in the experiment by then.
         item: Shape (visits, places), codes.
         clicked: Shape (visits, places).
         contamination: Variant → share of what taught its last model that another variant caused.
         arrays: Variant → what its ranker believed on the last day.
     """
 
+    server: NDArray[np.str_]
+    inside: NDArray[np.bool_]
     item: Slates
     clicked: NDArray[np.bool_]
     contamination: dict[str, float]
@@ -94,30 +107,6 @@ RANKERS: dict[str, Ranker] = {"greedy": greedy, "thompson": thompson}
 """Rankers by the name that a scenario gives."""
 
 
-def stage(scenario: Learning, rng: int) -> Callable[[int], Play]:
-    """Prepares a rehearsal; each call with the number of a run plays it."""
-
-    def play(run: int) -> Play:
-        world = make_world(scenario, rng, run)
-        alone = {name: lived_alone(world, scenario, name, rng, run) for name in SIDES}
-        control, treatment = (rate_of(world, scenario, alone[name]) for name in SIDES)
-        trials: list[Trial] = []
-        lives: dict[Teaching, Lived] = {}
-        variant = assigned(scenario, run)
-        for design in scenario.designs:
-            teaching = teaching_of(design)
-            experiment = two_variants(f"run-{run}", scenario.days, metrics=[CLICK_THROUGH], training=teaching.training)
-            if teaching not in lives:
-                lives[teaching] = live_through(world, scenario, variant, experiment, teaching, rng, run)
-            skipped = BURN_IN_DAYS if design == "late" else 0
-            units = units_of(world, scenario, lives[teaching], variant, skipped)
-            trials.append(trial_of(analyze(units, experiment, end_of(scenario.days)), design, treatment - control))
-        return Play(control, treatment, trials)
-
-    BetaThompson.warm()
-    return play
-
-
 def assigned(scenario: Learning, run: int) -> NDArray[np.str_]:
     """The variant of every visitor, as production assigns them."""
     experiment = two_variants(f"run-{run}", scenario.days)
@@ -133,7 +122,10 @@ def lived_alone(world: World, scenario: Learning, variant: str, rng: int, run: i
 
 def teaching_of(design: str) -> Teaching:
     """Who learns from what in a design."""
-    return Teaching("shared" if design == "pooled" else "isolated", cold=design in ("cold", "late"))
+    return Teaching(
+        "shared" if design.startswith("pooled") else "isolated", cold=design in ("cold", "late"),
+        cells=design == "cells", ramp=design.endswith("ramp"),
+    )  # fmt: skip
 
 
 def rate_of(world: World, scenario: Learning, lived: Lived) -> float:
@@ -161,8 +153,12 @@ def live_through(
     shape = (len(visits.day), scenario.places)
     item, hit = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
     before = visits.day < scenario.days_before
-    shown = np.where(before, SIDES[0], variant[visits.visitor])
-    labels = np.where(before, "", shown)
+    inside = ~before & takes_part(world, scenario, experiment, teaching)
+    pooled = pooled_of(scenario, experiment)[visits.visitor]
+    server = np.where(inside, variant[visits.visitor], SIDES[0]).astype("<U32")
+    own_only = inside & ~pooled if teaching.training == "isolated" else np.zeros(len(inside), dtype=np.bool_)
+    server[~own_only & ~before] = np.char.add(server[~own_only & ~before], POOLED_MARK)
+    labels = np.where(inside & ~(pooled & (teaching.training == "isolated")), variant[visits.visitor], "")
     time = STARTED_AT.timestamp() + visits.time_s - 86_400.0 * scenario.days_before
     last = scenario.days_before + scenario.days
     first = np.searchsorted(visits.day, np.arange(last + 1))
@@ -170,6 +166,7 @@ def live_through(
         SIDES[0]: (scenario.control, np.full(len(world.items), scenario.control_expects)),
         SIDES[1]: (scenario.treatment, scenario.treatment_expects + scenario.treatment_knows * world.hint),
     }
+    servers = [(number, name, mark) for mark in ("", POOLED_MARK) for number, name in enumerate(SIDES)]
     contamination: dict[str, float] = {}
     believed: dict[str, Arrays] = {}
     for day in range(last):
@@ -177,12 +174,13 @@ def live_through(
         catalog = [world.items[code] for code in live.tolist()]
         ids = [each.item_id for each in catalog]
         past, today = slice(0, int(first[day])), slice(int(first[day]), int(first[day + 1]))
-        for number, (name, (ranker, expects)) in enumerate(rankers.items()):
-            rows = np.flatnonzero(shown[today] == name) + today.start
+        for number, name, mark in servers:
+            ranker, expects = rankers[name]
+            rows = np.flatnonzero(server[today] == name + mark) + today.start
             if not len(rows):
                 continue
             own = np.ones(past.stop, dtype=np.bool_)
-            if teaching.training == "isolated":
+            if not mark:
                 draw = np.random.default_rng([rng, run, 3, number, day])
                 own = training_filter(experiment, name, labels[past], time[past], rng=draw)
             if teaching.cold and name == SIDES[1]:
@@ -194,12 +192,32 @@ def live_through(
             )  # fmt: skip
             slates = RANKERS[ranker](arrays, ids, scenario.places, len(rows), _seed(rng, run, number, day))
             item[rows] = live[slates]
-            if day == last - 1:
+            if day == last - 1 and name not in contamination:
                 ones = np.ones(past.stop)
                 traced = lineage(experiment, name, labels[past], time[past], ones, own)
                 contamination[name], believed[name] = traced.contamination, arrays
         hit[today] = clicked(shelf.rate[item[today]], visits.luck[today])
-    return Lived(item, hit, contamination, believed)
+    return Lived(server, inside, item, hit, contamination, believed)
+
+
+def takes_part(world: World, scenario: Learning, experiment: Experiment, teaching: Teaching) -> NDArray[np.bool_]:
+    """Shape (visits,): whether the visitor is inside of the coverage by then; a ramp only adds visitors."""
+    if not teaching.ramp:
+        return np.ones(len(world.visits.day), dtype=np.bool_)
+    seed = f"{experiment.name}:coverage"
+    where = np.array([bucket(seed, f"visitor-{number}") for number in range(scenario.visitors)])
+    late = world.visits.day >= scenario.days_before + ramp_day(scenario)
+    return np.asarray(late | (where < RAMP_FROM)[world.visits.visitor])
+
+
+def ramp_day(scenario: Learning) -> int:
+    """The day of the experiment on which a ramped one takes in everybody."""
+    return scenario.days // 2
+
+
+def pooled_of(scenario: Learning, experiment: Experiment) -> NDArray[np.bool_]:
+    """Shape (visitors,): who is served by rankers that learned from everybody, as production deals them out."""
+    return np.array([is_pooled(experiment, f"visitor-{number}") for number in range(scenario.visitors)])
 
 
 NOTHING = Shown(
@@ -229,12 +247,14 @@ def count(item: Slates, hit: NDArray[np.bool_], live: Slates, items: int, at: fl
     }  # fmt: skip
 
 
-def units_of(world: World, scenario: Learning, lived: Lived, variant: NDArray[np.str_], skipped_days: int = 0) -> Units:
-    """One row a visitor who came during the experiment, perhaps without its first days."""
-    during = world.visits.day >= scenario.days_before + skipped_days
-    visitor = world.visits.visitor[during]
+def units_of(
+    world: World, scenario: Learning, lived: Lived, variant: NDArray[np.str_], rows: NDArray[np.bool_] | None = None
+) -> Units:
+    """One row a visitor of some visits, given as a mask of shape (visits,); None: all of the experiment."""
+    rows = lived.inside if rows is None else rows
+    visitor = world.visits.visitor[rows]
     exposures = np.bincount(visitor, minlength=len(variant)).astype(np.float64)
-    clicks = np.bincount(visitor, weights=lived.clicked[during].any(axis=1), minlength=len(variant))
+    clicks = np.bincount(visitor, weights=lived.clicked[rows].any(axis=1), minlength=len(variant))
     came = exposures > 0
     kinds = dict(zip(SIDES, (scenario.control, scenario.treatment), strict=True))
     return Units(

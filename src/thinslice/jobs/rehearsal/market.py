@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from thinslice.experiments.analyze import analyze, report
+from thinslice.experiments.analyze import report
 from thinslice.experiments.checks import check_all
-from thinslice.experiments.evidence import WEIGHT, Evidence, Units, planned_shares
+from thinslice.experiments.evidence import WEIGHT, Evidence, Spillover, Units, gather, planned_shares
+from thinslice.experiments.sharing import spillover_of
 from thinslice.jobs.rehearsal.crowd import CONVERSION, NAMES, SIDES, assigned_pool, end_of, some_of, two_variants
 from thinslice.jobs.rehearsal.trials import Play, Trial, trial_of
 from thinslice.simulate.scenario import Meeting
@@ -33,9 +34,13 @@ def stage(scenario: Meeting, rng: int) -> Callable[[int], Play]:
         trials: list[Trial] = []
         for design in scenario.designs:
             if design == "visitors":
-                bought = sold(scenario, mood[city], luck, by_visitor).ravel().astype(np.float64)
-                units = Units(variant=NAMES[by_visitor.ravel()], columns={"converted": bought})
-                trials.append(trial_of(analyze(units, experiment, now), design, truth))
+                bought = sold(scenario, mood[city], luck, by_visitor).astype(np.float64)
+                units = Units(variant=NAMES[by_visitor.ravel()], columns={"converted": bought.ravel()})
+                evidence = gather(units, experiment)
+                spills = probed(scenario, by_visitor, bought, city)
+                evidence = evidence._replace(spillovers=() if spills is None else (spills,))
+                said = report(evidence, experiment, now, check_all(evidence, experiment))
+                trials.append(trial_of(said, design, truth))
                 continue
             side = np.broadcast_to(by_city[city][:, None], (rows, width))
             bought = sold(scenario, mood[city], luck, side).reshape(scenario.cities, -1).sum(axis=1)
@@ -57,6 +62,33 @@ def stage(scenario: Meeting, rng: int) -> Callable[[int], Play]:
     return play
 
 
+def probed(
+    scenario: Meeting, side: NDArray[np.int64], bought: NDArray[np.float64], city: NDArray[np.int64]
+) -> Spillover | None:
+    """What the report is told of control's shoppers and their neighbors: those of the same circle on the same day.
+
+    Args:
+        scenario: The market.
+        side: Shape (rows, shoppers), 1 is treatment.
+        bought: Shape (rows, shoppers).
+        city: Shape (rows,), which units belong together.
+    """
+    control = side == 0
+    share = treated_around(scenario, side)
+    neighbors = "shoppers of the same stock on the same day" if scenario.stock > 0 else "friends"
+    together = np.broadcast_to(city[:, None], side.shape)
+    return spillover_of(neighbors, bought[control], share[control], together[control])
+
+
+def treated_around(scenario: Meeting, side: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Shape (rows, shoppers): the share of each shopper's neighbors that are in treatment."""
+    rows, width = side.shape
+    size = scenario.circle or width
+    circles = side.reshape(rows, width // size, size)
+    others = (circles.sum(axis=2, keepdims=True) - circles) / max(size - 1, 1)
+    return np.asarray(others.reshape(rows, width))
+
+
 def sold(
     scenario: Meeting, mood: NDArray[np.float64], luck: NDArray[np.float64], side: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
@@ -68,8 +100,8 @@ def sold(
         luck: Shape (rows, shoppers), 0..1.
         side: Shape (rows, shoppers), 1 is treatment.
     """
-    others = (side.sum(axis=1, keepdims=True) - side) / max(side.shape[1] - 1, 1)
-    chance = scenario.conversion * (1.0 + scenario.effect * side) * (1.0 + scenario.social * others)
+    around = treated_around(scenario, side)
+    chance = scenario.conversion * (1.0 + scenario.effect * side) * (1.0 + scenario.social * around)
     wants = luck < chance * mood[:, None]
     if scenario.stock <= 0:
         return np.asarray(wants)
