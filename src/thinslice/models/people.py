@@ -49,7 +49,7 @@ OWN_FEATURES, ALIKE_FEATURES = slice(0, 5), slice(5, 7)
 KINDS = {"traits": "traits", "far_km": "distance"}
 """Those with a term of their own."""
 
-_COLUMNS = ("item", "visits", "since", "days", "bought")
+_FACTS = ("visits", "since", "days", "bought")
 PURCHASE = ACTIONS.index("purchase")
 
 
@@ -59,20 +59,45 @@ class Memory(NamedTuple):
     Attributes:
         code: Of the person.
         item: Shape (items,), int32.
-        visits: Shape (items,), float32: in how many visits.
-        since: Shape (items,), float32: visits ago, 1 for the last one.
-        days: Shape (items,), float32: between the last time and the person's last click.
-        bought: Shape (items,), float32: how often.
+        facts: Shape (items, 4), float32: what the properties give one by one.
         person: Visits, share of the clicks after the first that came back to something, distinct items, purchases.
+        lead: The items that propose others, the first ones.
+        worth: Of the leads: what each counts.
     """
 
     code: int
     item: NDArray[np.int32]
-    visits: NDArray[np.float32]
-    since: NDArray[np.float32]
-    days: NDArray[np.float32]
-    bought: NDArray[np.float32]
+    facts: NDArray[np.float32]
     person: NDArray[np.float32]
+    lead: NDArray[np.int32]
+    worth: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, code: int, item: NDArray[np.int32], facts: NDArray[np.float32], person: NDArray[np.float32]
+    ) -> "Memory":
+        """With its leads."""
+        return cls(code, item, facts, person, np.ascontiguousarray(item[:LEADS]), strength(facts[:LEADS]))
+
+    @property
+    def visits(self) -> NDArray[np.float32]:
+        """Of each item: in how many visits."""
+        return self.facts[:, 0]
+
+    @property
+    def since(self) -> NDArray[np.float32]:
+        """Of each item: visits ago, 1 for the last one."""
+        return self.facts[:, 1]
+
+    @property
+    def days(self) -> NDArray[np.float32]:
+        """Of each item: between the last time and the person's last click."""
+        return self.facts[:, 2]
+
+    @property
+    def bought(self) -> NDArray[np.float32]:
+        """Of each item: how often."""
+        return self.facts[:, 3]
 
     def without(self, session: NDArray[np.int32]) -> "Memory":
         """The same before today, where the last visit that is remembered is the session that goes on.
@@ -81,24 +106,25 @@ class Memory(NamedTuple):
         last visit are in the session. Without this the visit would speak for itself.
         """
         latest = self.since == 1
-        if not latest.any() or not np.isin(self.item[latest], session).all():
+        newest = self.item[latest]
+        if not len(newest) or newest[0] not in session or not np.isin(newest, session).all():
             return self
         kept = ~latest | (self.visits > 1)
         person = self.person - np.array([1, 0, np.count_nonzero(~kept), 0], np.float32)
-        return self._replace(
-            item=self.item[kept], visits=(self.visits - latest)[kept], since=np.maximum(self.since - 1, 1)[kept],
-            days=self.days[kept], bought=self.bought[kept], person=person,
-        )  # fmt: skip
-
-    def strength(self) -> NDArray[np.float64]:
-        """What each item counts: one of more visits more, an older one less."""
-        worth: NDArray[np.float64] = np.log1p(self.visits.astype(np.float64)) / np.sqrt(1.0 + self.since)
-        return worth
+        facts = self.facts.copy()
+        facts[:, 0] -= latest
+        facts[:, 1] = np.maximum(facts[:, 1] - 1, 1)
+        return Memory.of(self.code, self.item[kept], facts[kept], person)
 
     def leads(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """The items that propose others, and what each counts."""
-        lead = np.ascontiguousarray(self.item[:LEADS])
-        return lead, self._replace(visits=self.visits[:LEADS], since=self.since[:LEADS]).strength()
+        return self.lead, self.worth
+
+
+def strength(facts: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What each item of a person counts: one of more visits more, an older one less."""
+    worth: NDArray[np.float64] = np.log1p(facts[:, 0].astype(np.float64)) / np.sqrt(1.0 + facts[:, 1])
+    return worth
 
 
 class People:
@@ -112,7 +138,7 @@ class People:
         self._arrays = arrays
         self._names = Vocabulary.from_arrays({"id_letters": arrays["letters"], "id_ptr": arrays["letter_ptr"]})
         self._ptr = np.asarray(arrays["ptr"])
-        self._columns = tuple(np.asarray(arrays[name]) for name in _COLUMNS)
+        self._item, self._facts = np.asarray(arrays["item"]), np.asarray(arrays["facts"])
         self._person = np.asarray(arrays["person"])
         self.near = tuple(_plain(arrays[f"near_{part}"]) for part in ("ptr", "item", "weight"))
         self._traits = Traits.from_arrays(arrays)
@@ -145,7 +171,8 @@ class People:
                 "letters": words["id_letters"],
                 "letter_ptr": words["id_ptr"],
                 "ptr": _ptr(taken["who"][kept], len(names)),
-                **{name: np.ascontiguousarray(taken[name][kept]) for name in _COLUMNS},
+                "item": taken["item"][kept],
+                "facts": np.column_stack([taken[name][kept] for name in _FACTS]),
                 "person": person,
                 **{f"near_{part}": array for part, array in zip(("ptr", "item", "weight"), near, strict=True)},
                 **Traits.build(users, place, interactions.item_ids, items or (), taken["who"], taken["item"]).arrays(),
@@ -163,8 +190,10 @@ class People:
 
     def memory(self, person: str | None) -> Memory | None:
         """What is known of somebody; None when that is nothing."""
-        code = -1 if person is None else int(self.codes([person])[0])
-        return None if code < 0 else self.memory_of(code)
+        code = -1 if person is None else self._names.code.get(person, -1)
+        if code < 0 or not (self._ptr[code + 1] > self._ptr[code] or self._traits.has_any(code)):
+            return None
+        return self.memory_of(code)
 
     def bought(self, person: str | None, names: Sequence[str]) -> frozenset[str]:
         """What somebody bought, as far as it is remembered; `names` are the ids of the items."""
@@ -176,8 +205,7 @@ class People:
     def memory_of(self, code: int) -> Memory:
         """What is known of the person with a code: the place of the id among the sorted ids."""
         inside = slice(int(self._ptr[code]), int(self._ptr[code + 1]))
-        item, visits, since, days, bought = (column[inside] for column in self._columns)
-        return Memory(code, item, visits, since, days, bought, self._person[code])
+        return Memory.of(code, self._item[inside], self._facts[inside], self._person[code])
 
     def codes(self, people: Sequence[str]) -> NDArray[np.int64]:
         """The codes of some people, -1 for those of whom nothing is known."""
@@ -195,12 +223,12 @@ class People:
         """
         near, _ = _kernel().rank_rows(*memory.leads(), *self.near, *scratch, ALIKE, _ALL)
         own = memory.item[:OWN]
-        return np.concatenate([own, near[~np.isin(near, own)]])
+        return np.concatenate([own, near[~(near[:, None] == own).any(axis=1)]])
 
     def terms(
         self, memory: Memory, codes: NDArray[np.int32], gave: NDArray[np.float64]
-    ) -> list[tuple[dict[int, float], dict[str, float]]]:
-        """What made the scores of some items for a person, by item of the person and, for the rest, by kind.
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+        """What made the scores of some items for a person: items of the person, and the rest by kind.
 
         An own item speaks for itself; what is like others is split among those that are near it.
 
@@ -208,29 +236,21 @@ class People:
             memory: Of the person.
             codes: The items.
             gave: Shape (codes, features): what each of `FEATURES` gave to each score.
+
+        Returns:
+            Items, one may stand there twice; what each gave, shape (codes, items); kind → shape (codes,).
         """
         lead, worth = memory.leads()
-        parts, whole = _kernel().row_terms(lead, worth, *self.near, codes)
-        mine = set(memory.item.tolist())
-        found = []
-        for n, code in enumerate(codes.tolist()):
-            items: dict[int, float] = {}
-            kinds: dict[str, float] = {}
-            own, alike = float(gave[n, OWN_FEATURES].sum()), float(gave[n, ALIKE_FEATURES].sum())
-            rest = 0.0 if code in mine else own
-            if code in mine:
-                items[code] = own
-            if whole[n] > 0:
-                for other, part in zip(lead.tolist(), (parts[n] * (alike / whole[n])).tolist(), strict=True):
-                    items[other] = items.get(other, 0.0) + part
-            else:
-                rest += alike
-            for name, value in zip(FEATURES[7:], gave[n, 7:].tolist(), strict=True):
-                kind = KINDS.get(name, TERM)
-                kinds[kind] = kinds.get(kind, 0.0) + value
-            kinds[TERM] += rest
-            found.append((items, kinds))
-        return found
+        near, whole = _kernel().row_terms(lead, worth, *self.near, codes)
+        own, alike = gave[:, OWN_FEATURES].sum(axis=1), gave[:, ALIKE_FEATURES].sum(axis=1)
+        mine, proposed = (codes[:, None] == memory.item).any(axis=1), whole > 0
+        near *= np.where(proposed, alike / np.where(proposed, whole, 1.0), 0.0)[:, None]
+        kinds = {TERM: np.where(mine, 0.0, own) + np.where(proposed, 0.0, alike)}
+        for name, column in zip(FEATURES[ALIKE_FEATURES.stop :], gave[:, ALIKE_FEATURES.stop :].T, strict=True):
+            kind = KINDS.get(name, TERM)
+            kinds[kind] = kinds.get(kind, 0.0) + column
+        itself = np.diag(own)[:, mine]
+        return np.concatenate([lead, codes[mine]]), np.concatenate([near, itself], axis=1), kinds
 
     def describe(self, memory: Memory, codes: NDArray[np.int32], likeness: NDArray[Any]) -> NDArray[np.float32]:
         """The features of some candidates for a person: shape (codes, features), in the order of `FEATURES`.
@@ -241,17 +261,18 @@ class People:
             likeness: Shape (codes,): how like each is to the person's items by their vectors.
         """
         rows = np.zeros((len(codes), len(FEATURES)), np.float32)
-        rows[:, 2:4] = NEVER
-        if len(memory.item):
+        if not len(memory.item):
+            rows[:, 2:4] = NEVER
+        else:
             order = np.argsort(memory.item)
             at = order[np.minimum(np.searchsorted(memory.item, codes, sorter=order), len(order) - 1)]
-            own = memory.item[at] == codes
-            at = at[own]
-            rows[own, 0] = memory.visits[at]
-            rows[own, 1] = memory.visits[at] / max(float(memory.person[0]), 1.0)
-            rows[own, 2] = memory.since[at]
-            rows[own, 3] = memory.days[at]
-            rows[own, 4] = memory.bought[at]
+            at = np.where(memory.item[at] == codes, at, len(order))
+            own = np.zeros((len(order) + 1, 5), np.float32)
+            own[-1, 2:4] = NEVER
+            own[:-1, 1:] = memory.facts
+            own[:-1, 0] = memory.facts[:, 0]
+            own[:-1, 1] /= max(float(memory.person[0]), 1.0)
+            rows[:, :5] = own[at]
             alike = _kernel().sum_rows(*memory.leads(), *self.near, len(self.near[0]) - 1)[codes]
             rows[:, 5] = alike
             rows[:, 6] = alike / max(float(alike.max(initial=0.0)), 1e-30)

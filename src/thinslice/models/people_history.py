@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from thinslice.errors import BadInput
 from thinslice.models.array_model import PersonalModel
 from thinslice.models.item_to_item import ItemToItem, checked_mask, kernel
-from thinslice.models.people import LEADS, NEAR, Memory, People
+from thinslice.models.people import LEADS, NEAR, Memory, People, strength
 from thinslice.models.popular import Popular
 from thinslice.models.user_history import odds_of_return
 from thinslice.models.vocabulary import Vocabulary
@@ -190,8 +190,8 @@ class UserHistory(PersonalModel):
         near, score = kernel().rank_rows(lead, worth, *self._people.near, *self._room(), LEADS * NEAR, _ALL)
         codes = np.unique(np.concatenate([memory.item, near, self._popular]))
         parts = np.zeros((3, len(codes)))
-        strength = memory.strength()
-        parts[0, np.searchsorted(codes, memory.item)] = self._again * strength / float(strength.max())
+        worth_own = strength(memory.facts)
+        parts[0, np.searchsorted(codes, memory.item)] = self._again * worth_own / float(worth_own.max())
         if len(near):
             parts[1, np.searchsorted(codes, near)] = self._near * score / float(score[0])
         parts[2, np.searchsorted(codes, self._popular)] = self._popular_share * self._popularity

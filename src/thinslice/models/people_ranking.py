@@ -17,7 +17,7 @@ from thinslice.models.candidates import Candidates, Found, Lessons, Questions, q
 from thinslice.models.forest import Forest
 from thinslice.models.lambdamart import figures, learn, ranked
 from thinslice.models.people import ALIKE, OWN, Memory, People
-from thinslice.models.ranking_features import FEATURES
+from thinslice.models.ranking_features import EVIDENCE, FEATURES
 from thinslice.models.tuning import SecondStage, first_questions, head
 from thinslice.records import Arrays, Interactions, Item, User
 
@@ -66,12 +66,27 @@ class KnownPeople:
         return {**self.people.arrays(), **{f"trees_{name}": array for name, array in self.forest.arrays().items()}}
 
     def asker(self, person: str | None, session: NDArray[np.int32]) -> Asker | None:
-        """Somebody who asks in a session; None when nothing is known of them."""
+        """Somebody who asks in a session; None when nothing is known of them.
+
+        Whoever was shown something is asked for again at once, for the reasons: this thread's last one is kept.
+        """
         memory = self.people.memory(person)
-        return None if memory is None else asker_of(self._first, self.people, memory.without(session), self._room())
+        if memory is None:
+            return None
+        asked, kept = (memory.code, session.tobytes()), self._scratch.__dict__.get("asker")
+        if kept is not None and kept[0] == asked:
+            found: Asker = kept[1]
+            return found
+        asker = asker_of(self._first, self.people, memory.without(session), self._room())
+        self._scratch.asker, self._scratch.look = (asked, asker), None
+        return asker
 
     def look(self, asker: Asker, session: NDArray[np.int32], first: int, stop: int) -> Found:
         """As `Candidates.look`, with the features of `people`; what the history proposes is in the first block."""
+        kept = self._scratch.__dict__.get("look")
+        if kept is not None and kept[0] is asker and kept[1:3] == (first, stop) and np.array_equal(kept[3], session):
+            again: Found = kept[4]
+            return again
         more = joined(asker.proposed, self._popular, (session >= 0).any()) if first == 0 else _NONE
         found = self._first.look(session, first, stop, more)
         codes, rows, blended = found.codes, found.rows, found.blended
@@ -79,7 +94,33 @@ class KnownPeople:
             other = ~np.isin(codes, asker.proposed)
             codes, rows, blended = codes[other], rows[other], blended[other]
         own = self.people.describe(asker.memory, codes, self._first.likeness(asker.direction, codes))
-        return Found(codes, np.concatenate([rows, own], axis=1), blended, found.candidates)
+        seen = Found(codes, np.concatenate([rows, own], axis=1), blended, found.candidates)
+        if first == 0:
+            self._scratch.look = (asker, first, stop, session, seen)
+        return seen
+
+    def causes(
+        self, asker: Asker, session: NDArray[np.int32], codes: NDArray[np.int32], rows: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """The item, of session or history, that gave most of each score, -1 where none gave anything.
+
+        Args:
+            asker: Who asks.
+            session: Item codes, oldest first.
+            codes: Of items that `look` found.
+            rows: Their features.
+        """
+        gave = self.contributions(rows)
+        clicked, parts = self._first.parts(session, codes)
+        evidence = gave[:, : len(EVIDENCE)].sum(axis=1) / np.maximum(parts.sum(axis=1), 1e-30)
+        items, before, _ = self.people.terms(asker.memory, codes, gave[:, len(FEATURES) :])
+        every, place = np.unique(np.concatenate([clicked, items]), return_inverse=True)
+        if not len(every):
+            return np.full(len(codes), -1)
+        total = np.zeros((len(every), len(codes)))
+        np.add.at(total, place, np.concatenate([(parts * evidence[:, None]).T, before.T]))
+        best = total.argmax(axis=0)
+        return np.where(total[best, np.arange(len(codes))] > 0, every[best], -1)
 
     def scores(self, found: Found, first: int, block: int) -> NDArray[np.float64]:
         """The score of each candidate that `look` found; each block of candidates stands before the next."""

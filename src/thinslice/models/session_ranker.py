@@ -290,8 +290,11 @@ class SessionRanker:
                     evidence = float(gave[n, : len(EVIDENCE)].sum())
                     terms = _kinds(gave[n])
                     if before is not None:
-                        own, rest = before[n]
-                        terms |= rest | {names[item]: part for item, part in own.items() if part != 0}
+                        items, gave_before, kinds = before
+                        terms |= {kind: float(column[n]) for kind, column in kinds.items()}
+                        for item in np.flatnonzero(gave_before[n]).tolist():
+                            name = names[items[item]]
+                            terms[name] = terms.get(name, 0.0) + float(gave_before[n, item])
                     terms["base"] = float(score[n]) - evidence - sum(terms.values())
                 if not parts[n].sum() > 0:  # no session item proposed it
                     terms["session"] = terms.get("session", 0.0) + evidence
@@ -316,22 +319,28 @@ class SessionRanker:
         Returns:
             One item an item, None where no item speaks for it.
         """
-        if self._known is not None and self._known.people.memory(user_id) is not None:
-            return [self._strongest(reason) for reason in self.explain_all(session, item_ids, user_id=user_id)]
         find = self._vocabulary.code.get
+        asked = self._vocabulary.codes(session)
+        asker = None if self._known is None else self._known.asker(user_id, asked)
+        if asker is not None and self._known is not None:
+            wanted = np.array(sorted({code for item_id in item_ids if (code := find(item_id)) is not None}), np.int32)
+            among = np.zeros(len(self._vocabulary), np.bool_)
+            among[wanted] = True
+            cause: dict[int, str] = {}
+            for found, _ in self._blocks_with(asked, wanted, asker):
+                at = np.flatnonzero(among[found.codes])
+                items = self._known.causes(asker, asked, found.codes[at], found.rows[at])
+                told = zip(found.codes[at].tolist(), items.tolist(), strict=True)
+                cause |= {code: self._vocabulary[item] for code, item in told if item >= 0}
+            return [cause.get(find(item_id, -1)) for item_id in item_ids]
         codes = list(dict.fromkeys(code for item_id in item_ids if (code := find(item_id)) is not None))
-        known, parts = self._first.parts(self._vocabulary.codes(session), np.array(codes, dtype=np.int32))
+        known, parts = self._first.parts(asked, np.array(codes, dtype=np.int32))
         if not len(known) or not codes:
             return [None] * len(item_ids)
         names = [self._vocabulary[code] for code in known.tolist()]
         strongest = zip(codes, parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
         by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
         return [by_code.get(find(item_id, -1)) for item_id in item_ids]
-
-    def _strongest(self, reason: Reason) -> str | None:
-        """The item that gave most of a score, None where none gave anything."""
-        items = {name: part for name, part in reason.terms.items() if part > 0 and name in self._vocabulary.code}
-        return max(items, key=items.__getitem__) if items else None
 
     def bought(self, user_id: str | None) -> frozenset[str]:
         """What a known person bought, as far as it is remembered."""
@@ -345,7 +354,7 @@ class SessionRanker:
         while missing > 0:
             found = self._look(asker, session, first, stop)
             yield found, first
-            missing -= int(np.isin(wanted, found.codes).sum())
+            missing -= len(set(wanted.tolist()) & set(found.codes.tolist()))
             if stop >= found.candidates:
                 return
             first, stop = stop, stop + BLOCKS * self._block

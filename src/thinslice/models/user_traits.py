@@ -113,6 +113,10 @@ class Traits:
         """Shape (people,): of whom a trait is known."""
         return np.asarray(np.diff(self._of_ptr) > 0)
 
+    def has_any(self, person: int) -> bool:
+        """Whether a trait of one person is known."""
+        return bool(self._of_ptr[person + 1] > self._of_ptr[person])
+
     def lifts(self, person: int, codes: NDArray[np.int32]) -> NDArray[np.float32] | float:
         """The log of how much more often people of this person's traits take each item than others do, the mean."""
         mine = self._of[self._of_ptr[person] : self._of_ptr[person + 1]]
