@@ -35,12 +35,14 @@ class Assignment(NamedTuple):
         propensities: Variant name → probability of that variant for a unit inside the experiment; sums to one.
             Shared between calls, so do not change it.
         allocation_version: Which probabilities these are.
+        leaf: Of which leaf they are, where results steer leaves apart; empty elsewhere.
     """
 
     variant: str | None
     bucket: float
     propensities: dict[str, float]
     allocation_version: int
+    leaf: str = ""
 
 
 def bucket(seed: str, value: str) -> float:
@@ -59,7 +61,9 @@ def bucket(seed: str, value: str) -> float:
     return _bucket_after(_state(seed), value)
 
 
-def assign(experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup | None = None) -> Assignment:
+def assign(
+    experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup | None = None, leaf: str = ""
+) -> Assignment:
     """The variant of one unit; deterministic, a few microseconds, no state.
 
     Variant i owns [start_i, start_i + coverage * weight_i), where start_i is the sum of the weights before it. So a
@@ -71,10 +75,16 @@ def assign(experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup |
         experiment: Which.
         unit_id: As `unit_id_of` gives it.
         at: Unix seconds; decides which period it is where units are drawn anew by period.
-        kept: Key of a unit (`unit_key`) → `version:variant` of its first exposure; None knows nobody.
+        kept: Key of a unit (`unit_key`) → `version:variant` of its first exposure, with `:leaf` behind it where it
+            had one; None knows nobody.
+        leaf: What is known of the unit (`leaf_of`), where results steer leaves apart.
     """
     names = tuple([variant.name for variant in experiment.variants])
     weights = tuple([variant.weight for variant in experiment.variants])
+    if leaf and experiment.history:
+        of = experiment.history[-1].leaves.get(leaf)
+        if of is not None:
+            weights = tuple([of.get(name, 0.0) for name in names])
     ranges, propensities = _ranges(names, weights, experiment.coverage)
     if experiment.unit == "block":
         on = block_variant(experiment, int(unit_id), bucket)
@@ -89,12 +99,29 @@ def assign(experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup |
     where = _bucket_after(_state(seed), unit_id)
     first = kept(unit_key(experiment, unit_id, at)) if kept is not None else None
     if first is not None:
-        version, _, stays = first.partition(":")
-        drawn = next((each.weights for each in experiment.history if str(each.version) == version), None)
+        version, _, rest = first.partition(":")
+        stays, _, was = rest.partition(":")
+        line = next((each for each in experiment.history if str(each.version) == version), None)
+        drawn = None if line is None else line.leaves.get(was, line.weights)
         if drawn is not None and stays in drawn:
-            return Assignment(stays, where, drawn, int(version))
+            return Assignment(stays, where, drawn, int(version), was)
     variant = next((name for name, low, high in ranges if low <= where < high), None)
-    return Assignment(variant, where, propensities, experiment.allocation_version)
+    return Assignment(variant, where, propensities, experiment.allocation_version, leaf)
+
+
+def leaf_of(experiment: Experiment, known: Mapping[str, str]) -> str:
+    """The leaf of a unit: the values of the experiment's `leaves`, in their order; empty where it has none.
+
+    Args:
+        experiment: Which.
+        known: Segment → value; what is missing is `unknown`.
+    """
+    return ",".join([f"{name}={known.get(name, 'unknown')}" for name in experiment.leaves])
+
+
+def leaves_in_force(experiment: Experiment) -> dict[str, dict[str, float]]:
+    """Leaf → weights now, of the leaves that have weights of their own."""
+    return experiment.history[-1].leaves if experiment.history else {}
 
 
 def is_pooled(experiment: Experiment, unit_id: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from thinslice.errors import BadSettings
+from thinslice.experiments.assign import leaves_in_force
 from thinslice.experiments.validity import complaints
 from thinslice.metrics import DEFAULT_METRICS, METRICS
 from thinslice.records import Allocation, Experiment, Metric, Variant
@@ -64,6 +65,7 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pooled_share: float = 0.0
     allocation: str = "fixed"
     allocation_floor: float = 0.1
+    leaves: list[str] = []
     coverage: float = 1.0
     alpha: float = 0.05
     power: float = 0.8
@@ -160,7 +162,7 @@ def dump_experiment(experiment: Experiment) -> str:
         for row in rows:
             lines += ["", f"[[{table}]]"]
             fields = ((name, getattr(row, name)) for name in row.__struct_fields__)
-            lines += [f"{name} = {_toml(value)}" for name, value in fields if value is not None and value != []]
+            lines += [f"{name} = {_toml(value)}" for name, value in fields if value not in (None, [], {})]
     if experiment.fingerprint:
         lines += ["", "[fingerprint]", *(f"{name} = {_toml(value)}" for name, value in experiment.fingerprint.items())]
     return "\n".join(lines) + "\n"
@@ -222,8 +224,9 @@ def with_shadow(experiment: Experiment, now: datetime, share: float | None = Non
 
 
 def with_allocation(
-    experiment: Experiment, now: datetime, *, coverage: float | None = None, weights: Mapping[str, float] | None = None
-) -> Experiment:
+    experiment: Experiment, now: datetime, *, coverage: float | None = None,
+    weights: Mapping[str, float] | None = None, leaves: Mapping[str, Mapping[str, float]] | None = None,
+) -> Experiment:  # fmt: skip
     """The experiment with other probabilities from now on: a new allocation version, noted in its history.
 
     Args:
@@ -231,6 +234,7 @@ def with_allocation(
         now: Aware; from when on.
         coverage: A new share of units that take part; it only grows, so that nobody falls out.
         weights: Variant to new weight; those that are not named keep theirs.
+        leaves: Leaf → variant → weight, of all variants; None leaves them as they are.
 
     Raises:
         BadSettings: Coverage would shrink, a variant is unknown, nothing changes, or the result does not hold together.
@@ -253,10 +257,13 @@ def with_allocation(
         ],
         allocation_version=experiment.allocation_version + 1,
     )
-    if (changed.coverage, changed.variants) == (experiment.coverage, experiment.variants):
+    of_leaves = leaves_in_force(experiment) if leaves is None else {name: dict(of) for name, of in leaves.items()}
+    if (changed.coverage, changed.variants) == (experiment.coverage, experiment.variants) and (
+        of_leaves == leaves_in_force(experiment)
+    ):
         raise BadSettings(f"nothing changes: {experiment.name!r} has this coverage and these weights already.")
     check_experiment(changed)
-    return _signed(msgspec.structs.replace(changed, history=[*experiment.history, _in_force(changed, now)]))
+    return _signed(msgspec.structs.replace(changed, history=[*experiment.history, _in_force(changed, now, of_leaves)]))
 
 
 def look_times(experiment: Experiment) -> list[datetime]:
@@ -323,10 +330,13 @@ def role_of(place: int, margin: float | None) -> str:
     return "driver" if margin is None else "guardrail"
 
 
-def _in_force(experiment: Experiment, since: datetime) -> Allocation:
+def _in_force(
+    experiment: Experiment, since: datetime, leaves: Mapping[str, Mapping[str, float]] | None = None
+) -> Allocation:
     return Allocation(
         version=experiment.allocation_version, since=since, coverage=experiment.coverage,
         weights={variant.name: variant.weight for variant in experiment.variants},
+        leaves={name: dict(of) for name, of in (leaves or {}).items()},
     )  # fmt: skip
 
 

@@ -63,5 +63,50 @@ class UnitMap:
         return made
 
 
+class FirstSeen:
+    """When each visitor was first seen, in 12 bytes a visitor.
+
+    Args:
+        seen: Visitor id → unix seconds.
+
+    >>> FirstSeen({"anna": 1_700_000_000.7}).at("anna")
+    1700000000.0
+    """
+
+    def __init__(self, seen: Mapping[str, float]) -> None:
+        keys = np.array([_hash(unit) for unit in seen], dtype=np.uint64)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._at = keys[order], np.array(list(seen.values()), dtype=np.float64).astype(np.uint32)[order]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def at(self, visitor_id: str) -> float | None:
+        """Unix seconds, whole; None for who was never seen."""
+        key = _hash(visitor_id)
+        place = int(self._keys.searchsorted(np.uint64(key)))
+        if place >= len(self._keys) or int(self._keys[place]) != key:
+            return None
+        return float(self._at[place])
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What is stored: `keys` (visitors,) uint64 ascending, `at` (visitors,) uint32."""
+        return {"keys": self._keys, "at": self._at}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "FirstSeen":
+        """The map of what `arrays` gave.
+
+        Raises:
+            Corrupt: The arrays do not belong together.
+        """
+        keys, at = arrays.get("keys"), arrays.get("at")
+        if keys is None or at is None or keys.dtype != np.uint64 or at.dtype != np.uint32 or keys.shape != at.shape:
+            raise Corrupt("the arrays of first visits do not belong together.")
+        made = cls({})
+        made._keys, made._at = keys.astype(np.uint64), at.astype(np.uint32)
+        return made
+
+
 def _hash(unit_id: str) -> int:
     return int.from_bytes(blake2b(unit_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

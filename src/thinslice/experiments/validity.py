@@ -34,6 +34,9 @@ DIRECTIONS = ("up", "down")
 MAX_LOOKS = 1_000
 """More planned looks than that are "look whenever": leave `looks` out."""
 
+CHANGES_BY_VISIT = frozenset({"returning", "entry_page"})
+"""Segments that are another thing at a unit's next visit."""
+
 AFTER_EXPOSURE = frozenset({*UNIT_COLUMNS, *EVENT_NAMES, "variant", "policy", "model_version", "items", "position"})
 """Names that are known only after a unit was served, or because of it: never a segment."""
 
@@ -75,6 +78,7 @@ def complaints(experiment: Experiment) -> Iterator[str]:
     yield from _time_complaints(experiment)
     yield from _look_complaints(experiment)
     yield from _adaptive_complaints(experiment)
+    yield from _leaf_complaints(experiment)
     for segment in experiment.segments:
         if segment in AFTER_EXPOSURE:
             yield (
@@ -119,10 +123,14 @@ def _number_complaints(experiment: Experiment) -> Iterator[str]:
         yield f"shadow_share is {experiment.shadow_share:g}; it is a share of the slates, above 0 and up to 1."
     if not 0 <= experiment.pooled_share <= 0.5:
         yield f"pooled_share is {experiment.pooled_share:g}; it is a share from 0 to 0.5, since own models decide."
-    if experiment.pooled_share and (experiment.training != "isolated" or experiment.unit in ("cluster", "block")):
+    compares = experiment.unit not in ("cluster", "block") and experiment.allocation == "fixed"
+    if experiment.pooled_share and not (
+        compares and experiment.training == "isolated" and experiment.rerandomize_days is None
+    ):
         yield (
             f"pooled_share is {experiment.pooled_share:g}, but it compares models that learned apart with models that "
-            f'did not, unit by unit: it needs training = "isolated" and a unit that is no cluster and no block.'
+            'did not, unit by unit: it needs training = "isolated", fixed weights, no rerandomize_days, and a unit that '
+            "is no cluster and no block."
         )
     if experiment.deal_items != "none" and experiment.training != "isolated":
         yield (
@@ -249,6 +257,30 @@ def _adaptive_complaints(experiment: Experiment) -> Iterator[str]:
     goal = next((metric for metric in experiment.metrics if metric.role == "goal"), None)
     if goal is not None and goal.kind == "quantile":
         yield f"allocation is 'thompson', but goal {goal.name!r} is a quantile; results steer by a mean or a ratio."
+
+
+def _leaf_complaints(experiment: Experiment) -> Iterator[str]:
+    if not experiment.leaves:
+        return
+    if experiment.allocation != "thompson":
+        yield f'leaves are steered by results, but allocation is {experiment.allocation!r}; it would be "thompson".'
+    if experiment.unit in ("cluster", "block"):
+        yield f"leaves are {', '.join(experiment.leaves)}, but a {experiment.unit} holds units of many."
+    if experiment.rerandomize_days is not None:
+        yield "leaves and rerandomize_days cannot go together: a unit has one leaf for as long as it takes part."
+    for name in experiment.leaves:
+        yield from _bad_name("leaf", name)
+        if name in AFTER_EXPOSURE or name == "placement":
+            yield f"leaf {name!r} is not known of a unit before the exposure, as device or country are."
+        if name in CHANGES_BY_VISIT and experiment.unit != "session":
+            yield (
+                f"leaf {name!r} changes from visit to visit, so a {experiment.unit} would change sides; "
+                'it needs unit = "session".'
+            )
+        if name == "device" and experiment.unit == "user":
+            yield 'a user has several devices, so the leaf \'device\' needs unit = "visitor" or "session".'
+    if len(set(experiment.leaves)) < len(experiment.leaves):
+        yield "a leaf occurs twice."
 
 
 def _metric_complaints(metric: Metric) -> Iterator[str]:

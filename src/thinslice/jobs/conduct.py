@@ -26,6 +26,7 @@ from thinslice.experiments.unit_map import UnitMap
 from thinslice.jobs.graphs import graph_communities
 from thinslice.jobs.measure import experiment_file, read_experiment
 from thinslice.jobs.support import support_of
+from thinslice.jobs.visitors import note_visitors, wanted_of
 from thinslice.records import Experiment, Variant
 from thinslice.serving.experiments import read_experiments
 from thinslice.serving.unit_maps import GRAPH, ITEMS, KEPT, unit_map_file, write_unit_map
@@ -110,6 +111,7 @@ def start_shadow(
     if all(each.policy in (UNCHANGED, "none") for each in experiment.variants):
         raise BadInput(f"{where}: no variant has a policy that would show anything else, so there is no shadow.")
     shadowed = with_shadow(experiment, now, share)
+    note_visitors(workspace, tenant, wanted_of([shadowed]), now)
     _write(path, dump_experiment(shadowed))
     return shadowed
 
@@ -140,6 +142,7 @@ def ramp_experiment(
     *,
     coverage: float | None = None,
     weights: Mapping[str, float] | None = None,
+    leaves: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Ramped:
     """Changes an experiment's coverage or weights from now on: a new allocation version, noted in its history.
 
@@ -153,6 +156,7 @@ def ramp_experiment(
         now: Aware.
         coverage: The new share of units that take part.
         weights: Variant → new weight.
+        leaves: Leaf → variant → new weight, where results steer leaves apart.
 
     Raises:
         BadInput: It does not run, is a switchback, or the change does not hold together.
@@ -162,9 +166,9 @@ def ramp_experiment(
         raise BadInput(f"experiment {name!r} is not running.", hint="`thinslice experiment list` shows which are.")
     if experiment.unit == "block":
         raise BadInput(f"experiment {name!r} is a switchback: its blocks are dealt out until its end.")
-    ramped = with_allocation(experiment, now, coverage=coverage, weights=weights)
+    ramped = with_allocation(experiment, now, coverage=coverage, weights=weights, leaves=leaves)
     kept = 0
-    if experiment.sticky and weights:
+    if experiment.sticky and (weights or leaves):
         labels = first_variants(workspace, ramped, now)
         kept = len(labels)
         write_unit_map(unit_map_file(workspace.experiments / tenant, name, KEPT), UnitMap(labels))
@@ -173,13 +177,13 @@ def ramp_experiment(
 
 
 def first_variants(workspace: Workspace, experiment: Experiment, now: datetime) -> dict[str, str]:
-    """Key of a unit → `version:variant` of its first exposure, of those that would see another variant now."""
+    """Key of a unit → `version:variant` (`:leaf`) of its first exposure, of those that would see another one now."""
     since = experiment.started_at or datetime.fromtimestamp(0, UTC)
     connection = Lake(workspace.lake).connect(tenant=experiment.tenant)
     try:
         rows = connection.execute(
             """
-            SELECT unit_id, epoch(occurred_at), variant, allocation_version FROM exposure_variants
+            SELECT unit_id, epoch(occurred_at), variant, allocation_version, context_leaf FROM exposure_variants
             WHERE experiment = ? AND unit_id IS NOT NULL AND NOT shadow AND occurred_at >= ? AND occurred_at <= ?
             ORDER BY occurred_at, recommendation_id
             """,
@@ -187,13 +191,14 @@ def first_variants(workspace: Workspace, experiment: Experiment, now: datetime) 
         ).fetchall()
     finally:
         connection.close()
-    first: dict[str, tuple[str, str, float]] = {}
-    for unit_id, at, variant, version in rows:
-        first.setdefault(unit_key(experiment, unit_id, at), (unit_id, f"{version}:{variant}", at))
+    first: dict[str, tuple[str, int, str, float, str]] = {}
+    for unit_id, at, variant, version, leaf in rows:
+        own = leaf if experiment.leaves else ""
+        first.setdefault(unit_key(experiment, unit_id, at), (unit_id, version, variant, at, own or ""))
     return {
-        key: label
-        for key, (unit_id, label, at) in first.items()
-        if assign(experiment, unit_id, at).variant != label.partition(":")[2]
+        key: f"{version}:{variant}{':' + leaf if leaf else ''}"
+        for key, (unit_id, version, variant, at, leaf) in first.items()
+        if assign(experiment, unit_id, at, leaf=leaf).variant != variant
     }
 
 
@@ -365,6 +370,7 @@ def _start(workspace: Workspace, experiment: Experiment, where: str, now: dateti
     if experiment.cluster in GRAPHS:
         ids, found = graph_communities(workspace, started, now)
         write_unit_map(unit_map_file(path.parent, experiment.name, GRAPH), UnitMap(labels_of(ids, found)))
+    note_visitors(workspace, tenant, wanted_of([started]), now)
     _write(path, dump_experiment(started))
     return started
 

@@ -1,20 +1,36 @@
 """The experiments that run now: their files are read again when they change, so that start and stop need no restart."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from thinslice.errors import BadInput, BadRecord, BadSettings, Corrupt
 from thinslice.experiments import assign, is_running, is_shadowed, parse_experiment, unit_id_of
-from thinslice.experiments.assign import UNCHANGED, Lookup, period_of
+from thinslice.experiments.assign import UNCHANGED, Lookup, is_pooled, leaf_of, period_of
 from thinslice.experiments.item_deal import ItemDeal, KnownItems
-from thinslice.records import Experiment, ExperimentExposure
+from thinslice.experiments.lineage import POOLED_LEAF
+from thinslice.experiments.unit_map import FirstSeen, UnitMap
+from thinslice.records import SESSION_GAP_S, Experiment, ExperimentExposure
 from thinslice.serving.models import LIVE, slot_of
-from thinslice.serving.unit_maps import GRAPH, ITEMS, KEPT, read_known_items, read_unit_map, unit_map_file
+from thinslice.serving.unit_maps import (
+    COUNTRY,
+    GRAPH,
+    ITEMS,
+    KEPT,
+    SEEN,
+    VISITORS,
+    read_first_seen,
+    read_known_items,
+    read_unit_map,
+    unit_map_file,
+)
 
 REFRESH_S = 0.5
 """So often (seconds) the folder is looked at."""
+
+LEAF = "context_leaf"
+"""The segment under which a unit's leaf is logged too, so that a report can look at leaves apart."""
 
 _log = logging.getLogger("thinslice.serving")
 
@@ -72,6 +88,8 @@ class Visit(NamedTuple):
         item_id: The item of the page.
         context: The request's context.
         trusted: Whether a secret or admin key asks, which may force a variant (`context.force`).
+        user_agent: Tells the device.
+        began: When the session began, unix seconds; None: now.
     """
 
     placement: str
@@ -81,6 +99,8 @@ class Visit(NamedTuple):
     item_id: str | None = None
     context: Mapping[str, Any] = {}
     trusted: bool = False
+    user_agent: str = ""
+    began: float | None = None
 
 
 class Choice(NamedTuple):
@@ -92,6 +112,7 @@ class Choice(NamedTuple):
         exposed: Under which variants this is logged: of a holdout and of at most one other experiment.
         segments: Names of segments that are to be logged with it.
         deal: Which items its variant may show, where items are dealt out.
+        known: Segment → value of what this service knows of the visitor by itself, and the leaf.
         forced: `experiment:variant` when a tester asked for it: logged in the segments, and in no experiment.
     """
 
@@ -101,6 +122,7 @@ class Choice(NamedTuple):
     segments: tuple[str, ...] = ()
     forced: str = ""
     deal: ItemDeal | None = None
+    known: Mapping[str, str] = {}
 
 
 NO_EXPERIMENT = Choice(None, LIVE)
@@ -134,6 +156,8 @@ class ExperimentFiles:
         self._testers: dict[str, dict[str, list[tuple[Experiment, str]]]] = {}
         self._shadowed: dict[str, list[Experiment]] = {}
         self._deals: dict[tuple[str, str, str], ItemDeal] = {}
+        self._seen: dict[str, FirstSeen] = {}
+        self._country: dict[str, UnitMap] = {}
 
     def running(self, tenant: str, now: float) -> list[Experiment]:
         """A tenant's running experiments, the one that started first first.
@@ -174,6 +198,7 @@ class ExperimentFiles:
             return forced
         exposed: tuple[ExperimentExposure, ...] = ()
         segments: tuple[str, ...] = ()
+        leaf: dict[str, str] = {}
         for experiment in running:
             if experiment.placement not in ("*", visit.placement):
                 continue
@@ -181,13 +206,44 @@ class ExperimentFiles:
             if one is None:
                 continue
             exposed, segments = (*exposed, one), (*segments, *experiment.segments)
+            if experiment.leaves:
+                segments, leaf = (*segments, LEAF), {LEAF: one.context_leaf}
             policy = policy_of(experiment, one.variant)
             if experiment.kind == "holdout" and policy == UNCHANGED:
                 continue
-            slot = slot_of(experiment.name, one.variant) if experiment.training == "isolated" else LIVE
+            isolated = experiment.training == "isolated" and one.context_leaf != POOLED_LEAF
+            slot = slot_of(experiment.name, one.variant) if isolated else LIVE
             deal = self._deal(experiment, one.variant)
-            return Choice(None if policy == UNCHANGED else policy, slot, exposed, segments, deal=deal)
-        return Choice(None, LIVE, exposed, segments) if exposed else NO_EXPERIMENT
+            known = self.known(tenant, segments, visit, now) | leaf
+            return Choice(None if policy == UNCHANGED else policy, slot, exposed, segments, deal=deal, known=known)
+        known = self.known(tenant, segments, visit, now) | leaf
+        return Choice(None, LIVE, exposed, segments, known=known) if exposed else NO_EXPERIMENT
+
+    def known(self, tenant: str, names: Sequence[str], visit: Visit, now: float) -> dict[str, str]:
+        """What this service knows of a visitor by itself, of the segments that are asked for.
+
+        `returning` is `returning` when the visitor was first seen more than half an hour before this session began,
+        else `new`; `country` is that of the user's feed. What the request's context says goes before both.
+
+        Args:
+            tenant: Whose visitor.
+            names: Segments.
+            visit: Who asks.
+            now: Unix seconds.
+        """
+        found: dict[str, str] = {}
+        if "returning" in names and visit.visitor_id:
+            seen = self._seen.get(tenant)
+            if seen is not None:
+                first = seen.at(visit.visitor_id)
+                began = now if visit.began is None else visit.began
+                found["returning"] = "new" if first is None or first > began - SESSION_GAP_S else "returning"
+        if "country" in names and visit.user_id:
+            country = self._country.get(tenant)
+            value = None if country is None else country.get(visit.user_id)
+            if value is not None:
+                found["country"] = value
+        return found
 
     def exposure(self, experiment: Experiment, now: float, visit: Visit) -> ExperimentExposure | None:
         """What is logged of a request under one experiment, with the full vector of probabilities; None outside."""
@@ -196,7 +252,13 @@ class ExperimentFiles:
             experiment, visitor_id=visit.visitor_id, session_id=visit.session_id, user_id=visit.user_id,
             item_id=visit.item_id, context=visit.context, at=now, communities=maps.graph,
         )  # fmt: skip
-        return None if unit_id is None else exposure_of(experiment, unit_id, now, maps.kept)
+        if unit_id is None:
+            return None
+        if not experiment.leaves:
+            return exposure_of(experiment, unit_id, now, maps.kept)
+        known = {**self.known(experiment.tenant, experiment.leaves, visit, now), **visit.context}
+        leaf = leaf_of(experiment, segments_of(experiment.leaves, known, visit.user_agent, None))
+        return exposure_of(experiment, unit_id, now, maps.kept, leaf)
 
     def _forced(self, tenant: str, visit: Visit) -> Choice | None:
         """The variant that a tester is to see: by a secret key's word, or by the list in an experiment's file."""
@@ -239,10 +301,15 @@ class ExperimentFiles:
         session_id: str | None = None,
         user_id: str | None = None,
     ) -> dict[str, str]:
-        """Experiment → variant of one visitor, over all running experiments that include them."""
+        """Experiment → variant of one visitor, over all running experiments that include them.
+
+        Those whose leaves have weights of their own are left out: what is known of the visitor comes with the request.
+        """
         assigned: dict[str, str] = {}
         visit = Visit("*", visitor_id, session_id, user_id)
         for experiment in self.running(tenant, now):
+            if experiment.leaves:
+                continue
             exposed = self.exposure(experiment, now, visit)
             if exposed is not None:
                 assigned[experiment.name] = exposed.variant
@@ -250,6 +317,7 @@ class ExperimentFiles:
 
     def _look(self, tenant: str) -> None:
         stamps: dict[str, tuple[int, int]] = {}
+        old_stamps = self._stamps.get(tenant, {})
         paths: dict[str, Path] = {}
         folder = self._folder / tenant
         for path in sorted([*folder.glob("*.toml"), *folder.glob("*.npz")]):
@@ -260,8 +328,12 @@ class ExperimentFiles:
             stamps[path.name] = (stat.st_mtime_ns, stat.st_ino)
             if path.suffix == ".toml":
                 paths[path.stem] = path
-        if stamps == self._stamps.get(tenant, {}):
+        if stamps == old_stamps:
             return
+        for kind, read, into in ((SEEN, read_first_seen, self._seen), (COUNTRY, read_unit_map, self._country)):
+            path = unit_map_file(folder, VISITORS, kind)
+            if stamps.get(path.name) != old_stamps.get(path.name):
+                _take(path, read, into, tenant)
         old = self._read.get(tenant, {})
         self._read[tenant] = {
             name: experiment for name, path in paths.items() if (experiment := _read(path, tenant, old)) is not None
@@ -307,6 +379,14 @@ def _lookup(path: Path) -> Lookup | None:
         return None
 
 
+def _take(path: Path, read: Callable[[Path], Any], into: dict[str, Any], tenant: str) -> None:
+    """Reads a tenant's map anew; what cannot be read is named, and what was read before stays."""
+    try:
+        into[tenant] = read(path)
+    except Corrupt as error:
+        _log.warning("%s", error)
+
+
 def _known(path: Path) -> KnownItems | None:
     try:
         return read_known_items(path) if path.is_file() else None
@@ -316,7 +396,7 @@ def _known(path: Path) -> KnownItems | None:
 
 
 def exposure_of(
-    experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup | None = None
+    experiment: Experiment, unit_id: str, at: float = 0.0, kept: Lookup | None = None, leaf: str = ""
 ) -> ExperimentExposure | None:
     """What is logged of a unit under an experiment, with the full vector of probabilities; None when it is outside.
 
@@ -325,10 +405,17 @@ def exposure_of(
         unit_id: As `unit_id_of` gives it.
         at: Unix seconds.
         kept: First variants of units that a change of weights would move.
+        leaf: What is known of the unit, where results steer leaves apart.
     """
-    assigned = assign(experiment, unit_id, at, kept)
+    assigned = assign(experiment, unit_id, at, kept, leaf)
     if assigned.variant is None:
         return None
+    if is_pooled(experiment, unit_id):
+        leaf = POOLED_LEAF
+    elif experiment.rerandomize_days is not None:
+        leaf = f"period-{period_of(experiment, at)}"
+    else:
+        leaf = assigned.leaf
     return ExperimentExposure(
         experiment=experiment.name,
         variant=assigned.variant,
@@ -336,7 +423,7 @@ def exposure_of(
         unit_id=unit_id,
         allocation_version=assigned.allocation_version,
         propensities=assigned.propensities,
-        context_leaf=f"period-{period_of(experiment, at)}" if experiment.rerandomize_days is not None else "",
+        context_leaf=leaf,
     )
 
 

@@ -20,7 +20,7 @@ from thinslice.records import (
 )
 from thinslice.records.session import SESSION_GAP_S
 from thinslice.serving.catalog import CatalogView
-from thinslice.serving.experiments import NO_EXPERIMENT, Choice, ExperimentFiles, Visit, segments_of
+from thinslice.serving.experiments import LEAF, NO_EXPERIMENT, Choice, ExperimentFiles, Visit, segments_of
 from thinslice.serving.issued import RecommendationIds
 from thinslice.serving.models import ModelHost
 from thinslice.serving.question import Look, Question
@@ -100,7 +100,7 @@ class Recommender:
             UnknownName: There is no such tenant.
         """
         began = time.perf_counter()
-        question = self._question(tenant, request, key_kind, now)
+        question = self._question(tenant, request, key_kind, now, user_agent)
         slate, note = self.slates.answer(question)
         shadow = question.policy_name != question.shown_name
         answer = Recommendation(
@@ -231,6 +231,7 @@ class Recommender:
         at: float,
         *,
         trusted: bool,
+        user_agent: str = "",
     ) -> tuple[str, Choice]:
         """Which policy answers, and what the experiments say of it.
 
@@ -251,6 +252,7 @@ class Recommender:
                 session_id=request.session_id or (session.session_id or None if session is not None else None),
                 user_id=request.user_id or (session.user_id if session is not None else None),
                 item_id=request.item_id, context=request.context, trusted=trusted,
+                user_agent=user_agent, began=None if session is None else session.started_at,
             )  # fmt: skip
             chosen = self._experiments.choose(tenant, at, visit)
         if chosen.policy is not None:
@@ -271,7 +273,9 @@ class Recommender:
         name = self._settings.tenant(tenant).default_policy
         return name if self.policy(tenant, name).model != "none" else "session-knn"
 
-    def _question(self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime) -> Question:
+    def _question(
+        self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime, user_agent: str = ""
+    ) -> Question:
         """Everything that is known about a request."""
         at = now.timestamp()
         shop = self._settings.tenant(tenant)
@@ -282,7 +286,9 @@ class Recommender:
         if request.item_id is not None and (not items or items[-1] != request.item_id):
             items = [*items, request.item_id]
         page = page_item(items, request.item_id)
-        policy_name, chosen = self._choose(tenant, request, session, consent, at, trusted=key_kind != "publishable")
+        policy_name, chosen = self._choose(
+            tenant, request, session, consent, at, trusted=key_kind != "publishable", user_agent=user_agent
+        )
         slot = chosen.slot
         policy, shown_name = self.policy(tenant, policy_name), policy_name
         if policy.model == "none":
@@ -339,7 +345,9 @@ def _exposure(
     segments: dict[str, str] = {}
     if chosen.segments:
         first_item = session.items[0] if session is not None and session.items else request.item_id
-        segments = segments_of(chosen.segments, request.context, user_agent, first_item)
+        segments = segments_of(chosen.segments, {**chosen.known, **request.context}, user_agent, first_item)
+    if LEAF in chosen.known:
+        segments[LEAF] = chosen.known[LEAF]
     if chosen.forced:
         segments["forced"] = chosen.forced
     return Exposure(

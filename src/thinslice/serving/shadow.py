@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from thinslice.experiments.assign import UNCHANGED
 from thinslice.records import Experiment, ShadowSlate
-from thinslice.serving.experiments import NO_EXPERIMENT, ExperimentFiles, segments_of
+from thinslice.serving.experiments import NO_EXPERIMENT, ExperimentFiles, Visit, segments_of
 from thinslice.serving.models import LIVE, ModelHost
 from thinslice.serving.question import Question
 from thinslice.serving.slates import Slates
@@ -167,22 +167,30 @@ class Shadows:
         items = [] if slate is None else slate.items
         own = self._answers.own_source(question.tenant, one.policy)
         request, session = question.request, question.session
+        who = Visit(
+            request.placement,
+            visitor_id=request.visitor_id or (session.visitor_id or None if session is not None else None),
+            user_id=request.user_id or (session.user_id if session is not None else None),
+            began=None if session is None else session.started_at,
+        )
+        names = one.experiment.segments
+        known = self._experiments.known(question.tenant, names, who, question.at)
         first_item = session.items[0] if session is not None and session.items else request.item_id
         self._log.shadow(
             ShadowSlate(
                 recommendation_id=question.recommendation_id, tenant=question.tenant, occurred_at=one.now,
                 experiment=one.experiment.name, variant=one.variant, placement=request.placement, policy=one.policy,
                 model_version=asked.version, live_policy=question.policy_name,
-                visitor_id=request.visitor_id or (session.visitor_id or None if session is not None else None),
+                visitor_id=who.visitor_id,
                 session_id=request.session_id or (session.session_id if session is not None else None),
-                user_id=request.user_id or (session.user_id if session is not None else None),
+                user_id=who.user_id,
                 items=[item.item_id for item in items], sources=[item.source for item in items],
                 scores=[item.score for item in items],
                 slot_propensities=[] if slate is None else slate.propensities,
                 candidate_count=0 if slate is None else slate.candidate_count, latency_ms=latency_ms,
                 waited_ms=round((at - one.noted) * 1000.0, 2), failed=failed, dropped=self.dropped,
                 fallbacks=sum(item.source not in (own, "pin") for item in items), consent=question.consent,
-                segments=segments_of(one.experiment.segments, request.context, one.user_agent, first_item),
+                segments=segments_of(names, {**known, **request.context}, one.user_agent, first_item),
             )
         )  # fmt: skip
         self.dropped = 0

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from thinslice.errors import Corrupt
 from thinslice.experiments.item_deal import KnownItems
-from thinslice.experiments.unit_map import UnitMap
+from thinslice.experiments.unit_map import FirstSeen, UnitMap
 
 KEPT, GRAPH, ITEMS = "kept", "graph", "items"
-"""What a map is for: first variants of units that a change of weights would move; communities of a graph; the items that
-were there when an experiment began that deals out new ones."""
+"""What a map is for: first variants of units that a change of weights would move; communities of a graph; the items
+that were there when an experiment began that deals out new ones."""
+
+VISITORS, SEEN, COUNTRY = "~", "seen", "country"
+"""Maps of a tenant's visitors and users, for all experiments: when each was first seen, and where each lives."""
 
 
 def unit_map_file(folder: Path, name: str, kind: str) -> Path:
@@ -21,8 +24,8 @@ def unit_map_file(folder: Path, name: str, kind: str) -> Path:
 
     Args:
         folder: The tenant's folder of experiments.
-        name: The experiment's.
-        kind: `kept`, `graph` or `items`.
+        name: The experiment's, or `VISITORS`.
+        kind: `kept`, `graph` or `items`; of visitors `seen` or `country`.
     """
     return folder / f"{name}.{kind}.npz"
 
@@ -45,6 +48,15 @@ def read_known_items(path: Path) -> KnownItems:
     return KnownItems.from_arrays(_arrays_in(path))
 
 
+def read_first_seen(path: Path) -> FirstSeen:
+    """When visitors were first seen, from their file.
+
+    Raises:
+        Corrupt: The file cannot be read, or its arrays do not belong together.
+    """
+    return FirstSeen.from_arrays(_arrays_in(path))
+
+
 def _arrays_in(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as found:
@@ -53,7 +65,7 @@ def _arrays_in(path: Path) -> dict[str, NDArray[np.generic]]:
         raise Corrupt(f"{path.name} cannot be read: {error}.") from error
 
 
-def write_unit_map(path: Path, of: UnitMap | KnownItems) -> None:
+def write_unit_map(path: Path, of: UnitMap | KnownItems | FirstSeen) -> None:
     """Writes a map so that a reader sees the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.draft")
