@@ -13,7 +13,7 @@ from thinslice.cli.init import make_tenant
 from thinslice.errors import UnknownName
 from thinslice.experiments import dump_experiment
 from thinslice.jobs.measure import experiment_file, report_file, write_report
-from thinslice.jobs.program import holdout_effect, program_of
+from thinslice.jobs.program import holdout_effect, program_file, program_of, write_programs
 from thinslice.records import Decision, Experiment, MetricResult, Report, Variant
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
@@ -60,20 +60,24 @@ def workspace(tmp_path):
     return workspace
 
 
-def define(workspace, name, policy, kind="test"):
+def define(workspace, name, policy, kind="test", since=START + timedelta(days=1), of=""):
     variants = [Variant(name="old", policy="popular", weight=0.5), Variant(name="new", policy=policy, weight=0.5)]
     path = experiment_file(workspace, "shop", name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    started = Experiment(name=name, tenant="shop", kind=kind, variants=variants, started_at=START + timedelta(days=1))
+    started = Experiment(name=name, tenant="shop", kind=kind, of=of, variants=variants, started_at=since)
     path.write_text(dump_experiment(started), encoding="utf-8")
 
 
-def held_out(workspace, log, half=HALF):
-    define(workspace, "holdout", "popular", kind="holdout")
+def held_out(workspace, log, half=HALF, since=START + timedelta(days=1), until=None):
+    define(workspace, "holdout", "popular", kind="holdout", since=since)
+    told(workspace, "holdout", log, half, until)
+
+
+def told(workspace, name, log, half=HALF, until=None):
     decision = Decision(action="extend", variant=None, sentence="It runs.")
     write_report(
-        report_file(workspace, "shop", "holdout"),
-        Report(experiment="holdout", control="old", decision=decision, checks=[],
+        report_file(workspace, "shop", name),
+        Report(experiment=name, control="old", decision=decision, checks=[], as_of=until,
                metrics=[result("revenue_per_visitor", "new", log, half=half)]),
     )  # fmt: skip
 
@@ -98,6 +102,37 @@ def test_a_running_holdout_is_asked(workspace):
     assert program_of(workspace, "shop").agreement.agrees
     held_out(workspace, -0.2)
     assert not program_of(workspace, "shop").agreement.agrees
+
+
+def test_a_holdout_is_held_to_what_was_shipped_while_it_ran(workspace):
+    held_out(workspace, 0.0, since=START + timedelta(days=30))
+    after = program_of(workspace, "shop")
+    assert after.outcomes[0].in_holdout == 0.0
+    assert (after.expected, after.agreement) == (None, None)
+    held_out(workspace, 0.025, since=START, until=START + timedelta(days=40))
+    half = program_of(workspace, "shop")
+    assert half.outcomes[0].in_holdout == pytest.approx(0.5)
+    assert half.expected.value == pytest.approx(half.cumulative.total.value / 2)
+    assert half.agreement.agrees
+
+
+def test_a_backtest_says_whether_what_was_shipped_still_helps(workspace):
+    define(workspace, "knn-backtest", "session-knn", kind="backtest", of="knn")
+    told(workspace, "knn-backtest", 0.04)
+    first = program_of(workspace, "shop").outcomes[0]
+    assert first.again.value == pytest.approx(0.04)
+    assert first.lasts.agrees
+    told(workspace, "knn-backtest", -0.05)
+    assert not program_of(workspace, "shop").outcomes[0].lasts.agrees
+    said = CliRunner().invoke(ledger, ["--workspace", str(workspace.root)]).output
+    assert "backtest     -4.9 %" in said
+    assert "does not agree" in said
+
+
+def test_the_pages_file_is_what_the_command_prints(workspace):
+    assert write_programs(workspace) == {}
+    printed = CliRunner().invoke(ledger, ["--workspace", str(workspace.root), "--json"]).output
+    assert json.loads(program_file(workspace, "shop").read_bytes()) == json.loads(printed)
 
 
 def test_a_file_that_is_gone_takes_no_decision_with_it(workspace):

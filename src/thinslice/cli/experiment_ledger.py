@@ -1,7 +1,7 @@
 """`thinslice experiment ledger`: every decision, what was shipped brought in all, and what offline figures foretold."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +10,7 @@ from thinslice.cli.workspace import chosen_tenant, json_option, print_json, work
 from thinslice.settings import Workspace
 
 if TYPE_CHECKING:
-    from thinslice.experiments.program import Program
-    from thinslice.stats import Estimate
+    from thinslice.experiments.program import Foretold
 
 
 @click.command("ledger")
@@ -23,9 +22,12 @@ def ledger(metric: str | None, tenant: str | None, workspace: Workspace, as_json
     """Every decision so far, what all that was shipped brought together, and whether a holdout agrees."""
     from thinslice.experiments.program import sentence
     from thinslice.experiments.wording import interval_in_words, percent
-    from thinslice.jobs.program import program_of
+    from thinslice.jobs.program import as_plain, change, program_of, write_program
 
-    of = program_of(workspace, chosen_tenant(workspace, tenant), metric)
+    whose = chosen_tenant(workspace, tenant)
+    of = program_of(workspace, whose, metric)
+    if metric is None:
+        write_program(workspace, whose, of)
     if as_json:
         print_json(as_plain(of))
         return
@@ -41,39 +43,21 @@ def ledger(metric: str | None, tenant: str | None, workspace: Workspace, as_json
             f"{each.experiment:<{width}}  {each.variant:<20} {word:<12} {percent(row['change'])} "
             f"({interval_in_words(row['ci'])}){told}"
         )
+        if each.again is not None and each.lasts is not None:
+            later, word = change(each.again), "agrees" if each.lasts.agrees else "does not agree"
+            said = f"{percent(later['change'])} ({interval_in_words(later['ci'])})"
+            click.echo(f"{'':<{width}}  {'':<20} {'backtest':<12} {said}: {word}")
     click.echo(f"\n{sentence(of)}")
     if of.foretold.n and of.foretold.same_sign is not None:
-        slope = "" if of.foretold.slope is None else f", slope {of.foretold.slope.value:+.2f}"
         right = f"{of.foretold.same_sign:.0%} of {of.foretold.n} online effects"
-        click.echo(f"Offline figures foretold the sign of {right}{slope}.")
+        click.echo(f"Offline figures foretold the sign of {right}{_slope(of.foretold)}.")
 
 
-def as_plain(of: "Program") -> dict[str, Any]:
-    """The program as `--json` prints it: changes are relative, 0.02 for 2 % more."""
-    found, told = of.cumulative, of.foretold
-    return {
-        "metric": of.metric,
-        "outcomes": [
-            {"experiment": each.experiment, "variant": each.variant, "shipped": each.shipped, **change(each.effect),
-             "offline_change": None if each.foretold is None else math.expm1(each.foretold)}
-            for each in of.outcomes
-        ],
-        "cumulative": None if found is None else {"shipped": found.shipped, **change(found.total)},
-        "naive": None if found is None else change(found.naive),
-        "holdout": None if of.holdout is None else change(of.holdout),
-        "agreement": None if of.agreement is None else {
-            "agrees": of.agreement.agrees, "statistic": of.agreement.statistic, "pvalue": of.agreement.pvalue,
-        },
-        "offline": {
-            "n": told.n, "same_sign_share": told.same_sign,
-            "slope": None if told.slope is None else told.slope.value,
-            "slope_ci": None if told.slope is None else told.slope.ci,
-        },
-    }  # fmt: skip
-
-
-def change(of: "Estimate") -> dict[str, Any]:
-    """A log effect as a relative change and its interval."""
-    from thinslice.experiments.program import as_change
-
-    return {"change": math.expm1(of.value), "ci": as_change(of)}
+def _slope(of: "Foretold") -> str:
+    """How much an offline change was worth online; a slope of 1 is as much as foretold."""
+    if of.slope is None:
+        return ""
+    bounds = ""
+    if of.slope.ci is not None and None not in of.slope.ci:
+        bounds = f" ({of.slope.ci[0]:+.2f} to {of.slope.ci[1]:+.2f})"
+    return f"; 10 % more offline was {of.slope.value * 10:+.1f} % online, slope {of.slope.value:+.2f}{bounds}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from thinslice.errors import TooFewUnits
 from thinslice.experiments.wording import interval_in_words, percent
-from thinslice.stats import Agreement, Cumulative, Estimate, agreement, cumulative, estimate
+from thinslice.stats import Agreement, Cumulative, Estimate, agreement, cumulative, estimate, partial_sum
 
 SHIPPED = "ship"
 """The action of a decision after which everybody got the treatment."""
@@ -24,6 +24,9 @@ class Outcome(NamedTuple):
         effect: log(1 + relative change): such effects add up.
         foretold: log of the offline figure of the treatment's policy over that of control's, before the start; None
             where nobody measured it.
+        in_holdout: The share of the holdout's time, 0..1, in which it was shipped: 0 when that was before the holdout.
+        again: The same effect in a backtest, after the decision; None without one.
+        lasts: Whether both agree.
     """
 
     experiment: str
@@ -31,13 +34,16 @@ class Outcome(NamedTuple):
     shipped: bool
     effect: Estimate
     foretold: float | None = None
+    in_holdout: float = 1.0
+    again: Estimate | None = None
+    lasts: Agreement | None = None
 
 
 class Foretold(NamedTuple):
     """Offline predictions beside online effects.
 
     Attributes:
-        n: How many treatments have both.
+        n: How many treatments have both, and an offline change.
         same_sign: The share of them whose signs agree; None without any.
         slope: Online effect per offline change, through zero, weighted by how well each is known; None when offline
             figures did not differ.
@@ -56,7 +62,8 @@ class Program(NamedTuple):
         outcomes: Every treatment that ended, oldest first.
         cumulative: The hierarchical model of them all; None while nothing was shipped.
         holdout: The same in one number: shipped against a holdout that got nothing, as log(1 + change).
-        agreement: Whether both agree.
+        expected: What the holdout should show: each shipped effect for the share of its time that it saw it.
+        agreement: Whether that and the holdout agree.
         foretold: Offline beside online.
     """
 
@@ -64,6 +71,7 @@ class Program(NamedTuple):
     outcomes: list[Outcome]
     cumulative: Cumulative | None
     holdout: Estimate | None
+    expected: Estimate | None
     agreement: Agreement | None
     foretold: Foretold
 
@@ -99,15 +107,25 @@ def program(metric: str, outcomes: Sequence[Outcome], *, holdout: Estimate | Non
 
     Source: `thinslice.stats.cumulative`; the holdout: GrowthBook and Eppo measure a control of equal size, too.
     """
-    found = None
+    found, expected, same = None, None, None
+    values, ses = [each.effect.value for each in outcomes], [each.effect.se for each in outcomes]
     if any(outcome.shipped for outcome in outcomes):
         found = cumulative(
-            [each.effect.value for each in outcomes],
-            [each.effect.se for each in outcomes],
-            [each.shipped for each in outcomes],
-        )
-    same = agreement(found.total, holdout) if found is not None and holdout is not None and holdout.se > 0 else None
-    return Program(metric, list(outcomes), found, holdout, same, foretold(outcomes))
+            values, ses, [each.shipped for each in outcomes]
+        )  # fmt: skip
+    seen = [each.in_holdout * each.shipped for each in outcomes]
+    if holdout is not None and holdout.se > 0 and any(seen):
+        expected = partial_sum(values, ses, seen)
+        same = agreement(expected, holdout)
+    checked = [_checked(each) for each in outcomes]
+    return Program(metric, checked, found, holdout, expected, same, foretold(outcomes))
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    """The outcome with the question answered whether a backtest agrees."""
+    if outcome.again is None or outcome.again.se <= 0:
+        return outcome
+    return outcome._replace(lasts=agreement(outcome.effect, outcome.again))
 
 
 def foretold(outcomes: Sequence[Outcome]) -> Foretold:
@@ -122,7 +140,9 @@ def foretold(outcomes: Sequence[Outcome]) -> Foretold:
     slope = None
     if information > 0:
         slope = estimate(float(weight @ (x * y)) / information, information**-0.5)
-    return Foretold(len(both), float((np.sign(x) == np.sign(y)).mean()), slope)
+    told = x != 0  # no offline change foretells no sign
+    same = float((np.sign(x[told]) == np.sign(y[told])).mean()) if told.any() else None
+    return Foretold(int(told.sum()), same, slope)
 
 
 def sentence(of: Program) -> str:
@@ -141,11 +161,14 @@ def sentence(of: Program) -> str:
         f"{percent(math.expm1(total.value))} ({interval_in_words(as_change(total))}). Their reports add up to "
         f"{percent(math.expm1(naive.value))}, which counts luck too."
     )
-    if of.holdout is None or of.agreement is None:
+    if of.holdout is None or of.agreement is None or of.expected is None:
         return said
     word = "agrees" if of.agreement.agrees else "does not agree"
-    change = percent(math.expm1(of.holdout.value))
-    return f"{said} The holdout {word}: {change} ({interval_in_words(as_change(of.holdout))})."
+    change, wanted = (percent(math.expm1(each.value)) for each in (of.holdout, of.expected))
+    return (
+        f"{said} The holdout {word}: it shows {change} ({interval_in_words(as_change(of.holdout))}) where {wanted} is "
+        "expected of what was shipped while it ran."
+    )
 
 
 def as_change(of: Estimate) -> tuple[float | None, float | None] | None:

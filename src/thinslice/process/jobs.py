@@ -24,6 +24,7 @@ import msgspec
 
 from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
+from thinslice.jobs.program import write_programs
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
 from thinslice.jobs.tend import tend
@@ -200,6 +201,7 @@ class Jobs:
         """Writes the report of every running experiment for the console, and lets results steer where they are to."""
         tend(self.workspace, datetime.now(UTC))
         measure_all(self.workspace, datetime.now(UTC))
+        write_programs(self.workspace)
         self.state["measured_at"] = now_text()
 
     def maintain(self) -> None:

@@ -29,7 +29,7 @@ from thinslice.stats.heterogeneity import (
     shrink,
     worst,
 )
-from thinslice.stats.hierarchy import Agreement, Cumulative, agreement, cumulative
+from thinslice.stats.hierarchy import Agreement, Cumulative, agreement, cumulative, partial_sum
 from thinslice.stats.interaction import Interaction, Ramp, Stage, interaction, ramp, spillover
 from thinslice.stats.moments import Moments, merge, moments, moments_from_sums
 from thinslice.stats.multiplicity import benjamini_hochberg, holm
@@ -64,9 +64,9 @@ __all__ = [
     "carry_over_effect", "cells_of", "cluster_effect", "cluster_totals", "clustering", "cumulative", "cuped_theta",
     "day_mean", "day_trend", "days_needed", "dersimonian_laird", "design_effect", "effect", "estimate", "fieller",
     "heterogeneity", "holm", "interaction", "late_minus_early", "log_ratio", "logged_evidence", "logged_ratio",
-    "merge", "moments", "moments_from_sums", "obrien_fleming_looks", "paired_effect", "paule_mandel", "pooled_cap",
-    "power", "quantile_sample", "ramp", "redraw", "relative_change", "sample", "sample_ratio", "score_column",
-    "sequential_ratio", "share_step", "shrink", "smallest_effect", "smallest_margin", "spillover",
+    "merge", "moments", "moments_from_sums", "obrien_fleming_looks", "paired_effect", "partial_sum", "paule_mandel",
+    "pooled_cap", "power", "quantile_sample", "ramp", "redraw", "relative_change", "sample", "sample_ratio",
+    "score_column", "sequential_ratio", "share_step", "shrink", "smallest_effect", "smallest_margin", "spillover",
     "switchback_blocks", "switchback_effect", "trend", "unit_scores", "units_needed", "winsorize",
     "with_correlation", "worst",
 ]  # fmt: skip

@@ -127,6 +127,6 @@ def worst(estimates: Sequence[Estimate], *, direction: str = "up") -> int:
 
 
 def _one(model: Hierarchy, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    which = np.zeros(model.effects.size, dtype=bool)
-    which[place] = True
+    which = np.zeros(model.effects.size)
+    which[place] = 1.0
     return model.sum_of(which)

@@ -71,12 +71,17 @@ class Hierarchy(NamedTuple):
     mu: NDArray[np.float64]
     mu_var: NDArray[np.float64]
 
-    def sum_of(self, which: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation, shape (grid,), of the sum of some true effects, given tau."""
-        x, var = self.effects[which], self.ses[which] ** 2
+    def sum_of(self, share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation, shape (grid,), of a weighted sum of the true effects, given tau.
+
+        Args:
+            share: Shape (experiments,), how much of each effect is in the sum: 1 or 0 for all of it or none.
+        """
+        inside = share != 0
+        x, var, part = self.effects[inside], self.ses[inside] ** 2, share[inside]
         pull = np.where(np.isinf(self.tau)[:, None], 0.0, var / (var + self.tau[:, None] ** 2))
-        mean = ((1 - pull) * x).sum(axis=1) + pull.sum(axis=1) * self.mu
-        spread = ((1 - pull) * var).sum(axis=1) + pull.sum(axis=1) ** 2 * self.mu_var
+        mean = ((1 - pull) * x * part).sum(axis=1) + (pull * part).sum(axis=1) * self.mu
+        spread = ((1 - pull) * var * part**2).sum(axis=1) + (pull * part).sum(axis=1) ** 2 * self.mu_var
         return mean, np.sqrt(spread)
 
     def mixture(self, mean: NDArray[np.float64], sd: NDArray[np.float64]) -> Mixture:
@@ -175,11 +180,29 @@ def cumulative(effects: ArrayLike, ses: ArrayLike, shipped: ArrayLike, *, alpha:
     )
     return Cumulative(
         int(which.sum()),
-        model.mixture(*model.sum_of(which)).summary(alpha),
+        model.mixture(*model.sum_of(which.astype(np.float64))).summary(alpha),
         estimate(float(model.effects[which].sum()), math.sqrt(float((model.ses[which] ** 2).sum())), alpha=alpha),
         mean,
         None if few else float(model.chance @ model.tau),
     )
+
+
+def partial_sum(effects: ArrayLike, ses: ArrayLike, share: ArrayLike, *, alpha: float = 0.05) -> Estimate:
+    """What parts of all true effects sum to: what a holdout shows that saw each shipped effect for a part of its time.
+
+    Args:
+        effects: Shape (experiments,), all of them.
+        ses: Shape (experiments,), their standard errors.
+        share: Shape (experiments,), 0..1: which part of each is in the sum.
+        alpha: One minus the confidence of the interval.
+
+    Raises:
+        TooFewUnits: No effect is in the sum.
+    """
+    model, part = hierarchy(effects, ses), np.asarray(share, dtype=np.float64)
+    if not part.any():
+        raise TooFewUnits(needed=1, got=0, what="effects in the sum")
+    return model.mixture(*model.sum_of(part)).summary(alpha)
 
 
 def agreement(first: Estimate, second: Estimate, *, alpha: float = 0.05) -> Agreement:
