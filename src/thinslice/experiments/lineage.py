@@ -18,6 +18,9 @@ BEFORE = "before"
 OUTSIDE = "outside"
 """Sessions that began later and belong to no variant: outside of the coverage, or without an identity."""
 
+POOLED_LEAF = "pooled"
+"""The context leaf of a unit that models serve which learned from everybody; its sessions teach no variant."""
+
 
 class Lineage(NamedTuple):
     """Where the lessons of one model came from.

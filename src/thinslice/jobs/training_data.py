@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.experiments.isolation import block_labels
+from thinslice.experiments.lineage import POOLED_LEAF
 from thinslice.models import from_columns
 from thinslice.records import ACTIONS, Experiment, Interactions, Item, User
 from thinslice.sessions import (
@@ -149,7 +150,8 @@ def read_users(lake: Lake, tenant: str, versions: Mapping[str, int] | None = Non
 def assigned(lake: Lake, clicks: Clicks, experiment: Experiment) -> NDArray[np.str_]:
     """Shape (sessions,): the variant of an experiment that each session belongs to, empty outside of it.
 
-    A session of a switchback belongs to the variant that was on as it began, one of a cluster to its visitor's.
+    A session of a switchback belongs to the variant that was on as it began, one of a cluster to its visitor's. One
+    that models served which learned from everybody belongs to none, so that it teaches none.
     """
     if experiment.unit == "block":
         return block_labels(experiment, clicks.started)
@@ -158,7 +160,8 @@ def assigned(lake: Lake, clicks: Clicks, experiment: Experiment) -> NDArray[np.s
     try:
         rows = connection.execute(
             f"""
-            SELECT {key} AS unit_id, epoch(occurred_at) AS at, variant FROM exposure_variants
+            SELECT {key} AS unit_id, epoch(occurred_at) AS at,
+                   CASE WHEN context_leaf = '{POOLED_LEAF}' THEN '' ELSE variant END AS variant FROM exposure_variants
             WHERE experiment = ? AND {key} IS NOT NULL ORDER BY occurred_at, recommendation_id
             """,
             [experiment.name],

@@ -9,6 +9,7 @@ from thinslice.records import Experiment
 UNIT_KEYS = {"visitor": "visitor_id", "session": "session_id", "user": "user_id"}
 """The column of events and orders that carries the unit's id."""
 
+FIRST_MOMENT = "0001-01-01T00:00:00+00:00"
 LAST_MOMENT = "9999-12-31T00:00:00+00:00"
 
 
@@ -185,6 +186,7 @@ def sightings_sql(experiment: Experiment, until: datetime | None, units: str) ->
     Returns:
         SQL over `exposure_variants` and `events`: variant, served, seen; one row a unit.
     """
+    start = text(FIRST_MOMENT if experiment.started_at is None else experiment.started_at.isoformat())
     end = text(LAST_MOMENT if until is None else until.isoformat())
     return f"""
 SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JOIN (
@@ -193,7 +195,8 @@ SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JO
           WHERE {served_sql(experiment, until)})
     SEMI JOIN (SELECT {event_key(experiment)}{_period(experiment)} AS unit_id, recommendation_id FROM events
                WHERE tenant = {text(experiment.tenant)} AND name = 'view_item_list'
-               AND occurred_at < TIMESTAMPTZ {end}) USING (unit_id, recommendation_id)
+               AND occurred_at >= TIMESTAMPTZ {start} AND occurred_at < TIMESTAMPTZ {end})
+    USING (unit_id, recommendation_id)
     GROUP BY unit_id
 ) USING (unit_id) WHERE NOT mixed"""
 
@@ -241,11 +244,15 @@ def segment_sql(name: str) -> str:
 
 
 def served_sql(experiment: Experiment, until: datetime | None) -> str:
-    """Which rows of `exposure_variants` count: this experiment's, since its start and before `until`."""
-    since = "0001-01-01T00:00:00+00:00" if experiment.started_at is None else experiment.started_at.isoformat()
+    """Which rows of `exposure_variants` count: this experiment's, since its start and before `until`.
+
+    With a `pooled_share` those of units that models served which learned from everybody do not.
+    """
+    since = FIRST_MOMENT if experiment.started_at is None else experiment.started_at.isoformat()
     end = LAST_MOMENT if until is None else until.isoformat()
+    own = " AND context_leaf IS DISTINCT FROM 'pooled'" if experiment.pooled_share else ""
     return (
         f"tenant = {text(experiment.tenant)} AND experiment = {text(experiment.name)}"
-        f" AND unit_id IS NOT NULL AND NOT shadow"
+        f" AND unit_id IS NOT NULL AND NOT shadow{own}"
         f" AND occurred_at >= TIMESTAMPTZ {text(since)} AND occurred_at < TIMESTAMPTZ {text(end)}"
     )

@@ -1,0 +1,158 @@
+"""The goal day by day, before the start and after it, from the lake: for the checks of what variants share."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from thinslice.experiments.evidence import Daily, column_of
+from thinslice.experiments.interactions import goal_of
+from thinslice.experiments.lineage import POOLED_LEAF
+from thinslice.metrics import acts_sql, units_sql
+from thinslice.metrics.statistics import Database, moments_by, rows_of
+from thinslice.metrics.unit_table import UNIT_KEYS, VECTOR, identifier, text
+from thinslice.records import Experiment, Metric
+from thinslice.stats import Moments
+
+DAY_S = 86_400
+
+DAYS_BEFORE = 14
+"""So many days before the start control's level is compared with that after it."""
+
+MOST_SLATES = 2_000_000
+"""About so many slates are looked at: of a larger experiment some units, drawn by their ids' hash, stand for all."""
+
+OF_SLATES = frozenset({"clicks", "impressions", "exposures"})
+"""Columns that belong to a slate, and so mean the same before the start, when nobody was in the experiment."""
+
+DAILY_UNITS, DAILY_DEEDS = "daily_units", "daily_deeds"
+"""Tables that stay for other checks: one row a unit (unit_id, key, variant, entry, first_exposure, pooled); one row a
+unit and day on which it was served (unit_id, key, variant, pooled, day, the goal's columns)."""
+
+
+class Counted(NamedTuple):
+    """What was counted.
+
+    Attributes:
+        days: The goal day by day.
+        sampled: Whether only some of the units were looked at.
+    """
+
+    days: list[Daily]
+    sampled: bool
+
+
+def count_days(database: Database, experiment: Experiment, until: datetime, vector: str = VECTOR) -> Counted:
+    """The goal by days of the calendar, of the units that were served on each, and the treatments' share of traffic.
+
+    Makes the tables `daily_units` and `daily_deeds`. Nothing where there is no start or the goal is a quantile.
+
+    Args:
+        database: With the views `exposure_variants`, `exposures`, `events` and `orders`.
+        experiment: A started one.
+        until: Only what happened before.
+        vector: The probabilities of an exposure as text, in SQL.
+    """
+    goal = goal_of(experiment)
+    if goal is None or goal.quantile is not None or experiment.started_at is None or experiment.unit == "block":
+        return Counted([], False)
+    start = experiment.started_at.timestamp()
+    everybody = msgspec.structs.replace(experiment, pooled_share=0.0, segments=[])
+    each = _one_in(database, experiment, until)
+    marked = (
+        f"unit_id IN (SELECT unit_id FROM exposure_variants WHERE tenant = {text(experiment.tenant)} AND experiment = "
+        f"{text(experiment.name)} AND context_leaf = {text(POOLED_LEAF)})"
+    )
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE {DAILY_UNITS} AS SELECT unit_id, key, variant, mixed, is_bot, first_exposure, "
+        f"CAST(floor((epoch(first_exposure) - {start!r}) / {DAY_S}) AS INTEGER) AS entry, "
+        f"{marked if experiment.pooled_share else 'false'} AS pooled FROM ({units_sql(everybody, until, vector)}) "
+        f"WHERE NOT mixed AND NOT is_bot AND hash(unit_id) % {each} = 0"
+    )
+    raw = list(dict.fromkeys(["exposures", goal.numerator, *([goal.denominator] if goal.denominator else [])]))
+    deeds = acts_sql(everybody, until, units=DAILY_UNITS, columns=raw)
+    sums = ", ".join(f"sum({identifier(name)}) AS {identifier(name)}" for name in raw)
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE {DAILY_DEEDS} AS SELECT * FROM (SELECT unit_id, any_value(key) AS key, "
+        f"any_value(variant) AS variant, CAST(floor((epoch(done_at) - {start!r}) / {DAY_S}) AS INTEGER) AS day, {sums} "
+        f"FROM ({deeds}) GROUP BY unit_id, day) JOIN (SELECT unit_id, pooled FROM {DAILY_UNITS}) USING (unit_id)"
+    )
+    columns = _named(goal)
+    shown = ", ".join(f"sum({identifier(raw)}) AS {identifier(name)}" for name, raw in columns.items())
+    unit = "key" if experiment.unit == "cluster" else "unit_id"
+    rows = (
+        f"(SELECT variant, pooled, day, {shown} FROM {DAILY_DEEDS} WHERE exposures > 0 "
+        f"GROUP BY {unit}, variant, pooled, day)"
+    )
+    counted = moments_by(database, rows, list(columns), ("day", "pooled"))
+    days = sorted({key[0] for key in counted})
+    found = [
+        Daily(int(day), counted.get((day, False), {}), _share(experiment, int(day)), counted.get((day, True), {}))
+        for day in days
+    ]
+    return Counted([*_before(database, experiment, goal, each), *found], each > 1)
+
+
+def _one_in(database: Database, experiment: Experiment, until: datetime) -> int:
+    """One in so many units is looked at."""
+    rows = rows_of(
+        database,
+        f"SELECT count(*) AS n FROM exposure_variants WHERE tenant = {text(experiment.tenant)} AND experiment = "
+        f"{text(experiment.name)} AND occurred_at < TIMESTAMPTZ {text(until.isoformat())}",
+    )
+    return max(1, math.ceil(int(rows[0]["n"]) / MOST_SLATES))
+
+
+def _named(goal: Metric) -> dict[str, str]:
+    """The goal's columns, by what they are made of; a cap is one of a unit's total, so days go without it."""
+    columns = {column_of(goal): goal.numerator}
+    return columns if goal.denominator is None else columns | {goal.denominator: goal.denominator}
+
+
+def _share(experiment: Experiment, day: int) -> float | None:
+    """The treatments' share of the traffic on one day of an experiment; None on a day on which it changed."""
+    start = experiment.started_at
+    assert start is not None
+    begins, ends = start + timedelta(days=day), start + timedelta(days=day + 1)
+    known = [each for each in experiment.history if each.since <= begins]
+    if any(begins < each.since < ends for each in experiment.history):
+        return None
+    if known:
+        coverage, weights = known[-1].coverage, known[-1].weights
+    else:
+        coverage, weights = experiment.coverage, {each.name: each.weight for each in experiment.variants}
+    return coverage * (1.0 - weights.get(experiment.control_name, 0.0))
+
+
+def _before(database: Database, experiment: Experiment, goal: Metric, each: int) -> Sequence[Daily]:
+    """Control's policy on the days before the start, where it served the same placement; only for goals of slates."""
+    start = experiment.started_at
+    policy = next(each.policy for each in experiment.variants if each.name == experiment.control_name)
+    asked = {goal.numerator, goal.denominator} - {None}
+    unit = UNIT_KEYS.get(experiment.unit)
+    if start is None or unit is None or not asked <= OF_SLATES or goal.denominator is None:
+        return []
+    place = "" if experiment.placement == "*" else f" AND placement = {text(experiment.placement)}"
+    slates = (
+        f"SELECT {unit} AS unit_id, recommendation_id, "
+        f"CAST(floor((epoch(occurred_at) - {start.timestamp()!r}) / {DAY_S}) AS INTEGER) AS day FROM exposures "
+        f"WHERE tenant = {text(experiment.tenant)} AND policy = {text(policy)} AND NOT shadow AND NOT is_bot{place} "
+        f"AND {unit} IS NOT NULL AND hash({unit}) % {each} = 0 AND occurred_at < TIMESTAMPTZ {text(start.isoformat())} "
+        f"AND occurred_at >= TIMESTAMPTZ {text((start - timedelta(days=DAYS_BEFORE)).isoformat())}"
+    )
+    answers = (
+        "SELECT recommendation_id, count(*) FILTER (WHERE name = 'select_item') AS clicks, "
+        "count(*) FILTER (WHERE name = 'view_item_list') AS impressions FROM events "
+        f"WHERE tenant = {text(experiment.tenant)} AND NOT is_bot AND NOT duplicate AND recommendation_id IS NOT NULL "
+        "AND name IN ('select_item', 'view_item_list') GROUP BY recommendation_id"
+    )
+    values = {"exposures": "count(*)"} | {name: f"sum(coalesce({name}, 0))" for name in ("clicks", "impressions")}
+    shown = ", ".join(f"{values[raw]} AS {identifier(name)}" for name, raw in _named(goal).items())
+    rows = (
+        f"(SELECT {text(experiment.control_name)} AS variant, day, {shown} FROM ({slates}) LEFT JOIN ({answers}) "
+        "USING (recommendation_id) GROUP BY unit_id, day)"
+    )
+    found: dict[tuple[object, ...], dict[str, Moments]] = moments_by(database, rows, list(_named(goal)), ("day",))
+    return [Daily(int(str(key[0])), of, 0.0) for key, of in found.items()]
