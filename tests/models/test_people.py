@@ -171,7 +171,7 @@ def test_a_mask_only_leaves_items_out_for_somebody_known(ranker):
 def test_freshened_the_history_goes_on_with_the_same_trees(world, ranker):
     more = regulars(weeks=26)
     fresh = ranker.refit(more, rng=0)
-    assert np.array_equal(fresh.arrays()["known_trees_threshold"], ranker.arrays()["known_trees_threshold"])
+    assert np.array_equal(fresh.arrays()["known_added_threshold"], ranker.arrays()["known_added_threshold"])
     assert fresh._known.people.memory("p3").person[0] == ranker._known.people.memory("p3").person[0] + 2
     same = SessionRanker.fit(world, rng=0, tune_cpu_s_per_million=10, least_questions=200).arrays()
     assert all(np.array_equal(array, same[name]) for name, array in ranker.arrays().items())

@@ -41,6 +41,22 @@ class Trees(NamedTuple):
         del trial
         return learn(lessons, **self.settings)
 
+    def trial_of_known(
+        self, part: Lessons, begin: NDArray[np.float64], exam: Lessons, exam_begin: NDArray[np.float64]
+    ) -> Forest:
+        """A third of the trees that are added to scores; no group of features is left out of them."""
+        del exam, exam_begin
+        return self._added(part, begin, max(1, self.settings["trees"] // 3))
+
+    def whole_of_known(self, lessons: Lessons, begin: NDArray[np.float64], trial: Forest) -> Forest:
+        """All trees that are added to scores."""
+        del trial
+        return self._added(lessons, begin, self.settings["trees"])
+
+    def _added(self, lessons: Lessons, begin: NDArray[np.float64], trees: int) -> Forest:
+        names = [f"feature_{number}" for number in range(lessons.rows.shape[1])]
+        return learn(lessons, **{**self.settings, "trees": trees}, names=names, begin=begin)
+
 
 def learn(
     lessons: Lessons,

@@ -1,21 +1,21 @@
 """The neural ranker: the session ranker with a small network for its trees; learned with PyTorch, served without it.
 
-Stage 1, features, lessons and tuning are those of the session ranker (`session_ranker`), so an experiment between the
-two compares trees with a network and nothing else, as long as nobody is known: a person's history only trees read.
+Stage 1, features (those of known people, too), lessons and tuning are those of the session ranker (`session_ranker`),
+so an experiment between the two compares trees with a network and nothing else.
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
 from thinslice.models.candidates import Lessons
 from thinslice.models.factors import check_factor_settings
 from thinslice.models.neural_ranker_network import Network
 from thinslice.models.session_ranker import SessionRanker, check_ranker_settings
-from thinslice.models.tuning import tune
-from thinslice.records import Arrays, Interactions, Item
+from thinslice.records import Arrays, Interactions, Item, User
 
 
 class Learner(NamedTuple):
@@ -42,6 +42,21 @@ class Learner(NamedTuple):
 
         return Network(learn(lessons, None, **self.settings, rounds=trial.rounds)[0])
 
+    def trial_of_known(
+        self, part: Lessons, begin: NDArray[np.float64], exam: Lessons, exam_begin: NDArray[np.float64]
+    ) -> "Trial":
+        """Learns what to add to scores from the older lessons, and stops when it foresees the newest ones no better."""
+        from thinslice.models.neural_ranker_fit import learn
+
+        arrays, rounds = learn(part, exam, **self.settings, begin=begin, exam_begin=exam_begin)
+        return Trial(arrays, rounds)
+
+    def whole_of_known(self, lessons: Lessons, begin: NDArray[np.float64], trial: "Trial") -> Network:
+        """Learns what to add to scores from all lessons for as long as was best in the trial."""
+        from thinslice.models.neural_ranker_fit import learn
+
+        return Network(learn(lessons, None, **self.settings, rounds=trial.rounds, begin=begin)[0])
+
 
 class Trial(Network):
     """A network, and how often it went through its lessons until it was best."""
@@ -61,7 +76,6 @@ class NeuralRanker(SessionRanker):
 
     name = "neural-ranker"
     extra: ClassVar[str] = "neural"
-    knows_users: ClassVar[bool] = False  # what is known of people is for the trees alone
     second: ClassVar[Any] = Network
     groups: ClassVar[dict[str, Any]] = {
         "what is learned from the log (tuning and network)": {"least_questions": 2**31 - 1}
@@ -82,12 +96,13 @@ class NeuralRanker(SessionRanker):
         holdout: float = 0.1,
         least_questions: int = 500,
         tune_cpu_s_per_million: float = 60.0,
+        users: Sequence[User] = (),
     ) -> Self:
         """Tunes stage 1, learns the network from the same lessons as the trees, and builds the index of all clicks.
 
         Args:
             interactions: The clicks.
-            items: Not needed: only clicked items are learned.
+            items: The catalog; only where items are is read, and only clicked ones are learned.
             rng: Where the weights start, and the order of the lessons.
             candidates: How many candidates of a question are ranked at once.
             hidden: Units of the first hidden layer, an even number; the second has half as many.
@@ -96,12 +111,12 @@ class NeuralRanker(SessionRanker):
             holdout: The share (0..1) of the sessions, the newest, that are asked about.
             least_questions: With fewer questions nothing is tuned or learned, and safe defaults serve.
             tune_cpu_s_per_million: About so many CPU seconds a million clicks may be spent, counted as work.
+            users: What the shop says of its users: tier, place, attributes; who consented to personalization counts.
 
         Raises:
             BadInput: A setting is out of its range.
             NotReady: PyTorch is not installed; it is the extra `neural`.
         """
-        del items
         if hidden < 2 or hidden % 2:
             raise BadInput(f"hidden must be an even number of at least 2, got {hidden}.")
         check_factor_settings(hidden, epochs, learning_rate=learning_rate)
@@ -114,11 +129,10 @@ class NeuralRanker(SessionRanker):
 
             torch_or_refuse()
         learner = Learner({"hidden": hidden, "epochs": epochs, "learning_rate": learning_rate, "seed": seed})
-        tuned = tune(
-            interactions, candidates=candidates, holdout=holdout, least_questions=least_questions, budget_s=budget_s,
-            seed=seed, learner=learner,
+        return cls._learned(
+            interactions, items, users, learner, candidates=candidates, holdout=holdout,
+            least_questions=least_questions, budget_s=budget_s, seed=seed,
         )  # fmt: skip
-        return cls._of(interactions, tuned)
 
     @classmethod
     def ready(cls) -> bool:

@@ -39,6 +39,8 @@ def learn(
     learning_rate: float,
     seed: int,
     rounds: int | None = None,
+    begin: NDArray[np.float64] | None = None,
+    exam_begin: NDArray[np.float64] | None = None,
 ) -> tuple[Arrays, int]:
     """A network whose softmax over the candidates of a question gives the clicked one the most (ListNet, top one).
 
@@ -52,6 +54,8 @@ def learn(
         learning_rate: Of Adam.
         seed: Where the weights start, and the order of the lessons.
         rounds: Exactly so many rounds.
+        begin: Shape (rows,): scores that those of the network are added to; it starts by adding nothing.
+        exam_begin: The same for the exam.
 
     Returns:
         The arrays of `neural_ranker_network.Network`, and after which round, from 1, they were best.
@@ -69,8 +73,12 @@ def learn(
         if name not in scale
     }
     inputs = torch.from_numpy(untrained.inputs(lessons.rows))
-    begin = np.concatenate([[0], np.cumsum(lessons.sizes)])
-    right = np.flatnonzero(lessons.label == 1) - begin[:-1]
+    before = torch.zeros(len(lessons.rows))
+    if begin is not None:
+        before = torch.from_numpy(begin.astype(np.float32))
+        weights["out"].data.zero_()
+    first = np.concatenate([[0], np.cumsum(lessons.sizes)])
+    right = np.flatnonzero(lessons.label == 1) - first[:-1]
     draw = np.random.default_rng([seed, 2])
     best: tuple[float, Arrays, int] = (-1.0, {}, 0)
     threads = torch.get_num_threads()
@@ -84,9 +92,10 @@ def learn(
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate * min(1.0, 20 * done) * (0.51 + 0.49 * np.cos(np.pi * done))
                 chosen = np.sort(order[step * together : (step + 1) * together])
-                at = torch.from_numpy(places(begin, chosen))
+                at = torch.from_numpy(places(first, chosen))
                 there = at >= 0
-                scores = torch.full(at.shape, -1e9).masked_scatter(there, _scores(torch, weights, inputs[at[there]]))
+                given = _scores(torch, weights, inputs[at[there]]) + before[at[there]]
+                scores = torch.full(at.shape, -1e9).masked_scatter(there, given)
                 loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(right[chosen]))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -95,7 +104,8 @@ def learn(
             if exam is None:
                 best = (0.0, learned, number)
                 continue
-            told = figures(ranked(Network(learned).predict(exam.rows), exam), 0)
+            foreseen = Network(learned).predict(exam.rows)
+            told = figures(ranked(foreseen if exam_begin is None else exam_begin + foreseen, exam), 0)
             if told["hr"] + told["mrr"] > best[0]:
                 best = (told["hr"] + told["mrr"], learned, number)
             elif number - best[2] >= PATIENCE:

@@ -1,21 +1,21 @@
-"""What known people's history adds to the session ranker: more candidates, and trees that correct its second stage.
+"""What known people's history adds to the session ranker: more candidates, and a correction of its second stage.
 
-The second stage has learned from everybody; these trees learn what its scores lack for people who are known, so a few
-questions of them are enough. They are kept only when the newest fifth of those questions, of sessions with a click, is
-foreseen no worse than by the session alone; who is unknown is never touched by them.
+The second stage has learned from everybody; what is learned here (trees, or a network where the second stage is one) is
+what its scores lack for people who are known, so a few questions of them are enough. It is kept only when the newest
+fifth of those questions, of sessions with a click, is foreseen no worse than by the session alone; who is unknown is
+never touched by it.
 """
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.models import people
 from thinslice.models.candidates import Candidates, Found, Lessons, Questions, questions_of
-from thinslice.models.forest import Forest
-from thinslice.models.lambdamart import figures, learn, ranked
+from thinslice.models.lambdamart import figures, ranked
 from thinslice.models.people import ALIKE, OWN, Memory, People
 from thinslice.models.ranking_features import EVIDENCE, FEATURES
 from thinslice.models.tuning import SecondStage, first_questions, head
@@ -30,11 +30,30 @@ ROWS_PER_S = 5_000
 MOST_QUESTIONS = 3000
 """By so many questions it is judged whether the history helps."""
 
+NAMES = (*FEATURES, *people.FEATURES)
+"""What the correction sees of each candidate."""
+
 TIE = 1e-6
 """The blended score counts so much beside the trees: it decides between candidates that they find equal."""
 
 KEEP = (0.05, 0.3)
 """The share of wrong candidates that is learned from lies between these."""
+
+
+ADDED = "added_"
+"""The arrays of the correction begin so."""
+
+
+class Corrector(Protocol):
+    """Learns what to add to the scores of a second stage, twice: to see whether it helps, and then in earnest."""
+
+    def trial_of_known(
+        self, part: Lessons, begin: NDArray[np.float64], exam: Lessons, exam_begin: NDArray[np.float64]
+    ) -> SecondStage:
+        """Learns from the older lessons; `begin` are the scores that it is added to, of each row."""
+
+    def whole_of_known(self, lessons: Lessons, begin: NDArray[np.float64], trial: Any) -> SecondStage:
+        """Learns from all lessons, as the trial did."""
 
 
 class Asker(NamedTuple):
@@ -48,8 +67,8 @@ class Asker(NamedTuple):
 class KnownPeople:
     """Ranks for people who are known, over the candidates of the session ranker; threads may ask at the same time."""
 
-    def __init__(self, first: Candidates, second: SecondStage, remembered: People, forest: Forest) -> None:
-        self.people, self.forest = remembered, forest
+    def __init__(self, first: Candidates, second: SecondStage, remembered: People, added: SecondStage) -> None:
+        self.people, self.added = remembered, added
         self._second = second
         self._first = first
         self._scratch = threading.local()
@@ -58,12 +77,13 @@ class KnownPeople:
     @classmethod
     def from_arrays(cls, first: Candidates, second: SecondStage, arrays: Arrays) -> Self:
         """The same from what `arrays` gave."""
-        trees = {name.removeprefix("trees_"): array for name, array in arrays.items() if name.startswith("trees_")}
-        return cls(first, second, People.from_arrays(arrays), Forest.from_arrays(trees))
+        kind: Any = type(second)
+        own = {name.removeprefix(ADDED): array for name, array in arrays.items() if name.startswith(ADDED)}
+        return cls(first, second, People.from_arrays(arrays), kind.from_arrays(own))
 
     def arrays(self) -> Arrays:
         """Everything that it is beside the candidates."""
-        return {**self.people.arrays(), **{f"trees_{name}": array for name, array in self.forest.arrays().items()}}
+        return {**self.people.arrays(), **{ADDED + name: array for name, array in self.added.arrays().items()}}
 
     def asker(self, person: str | None, session: NDArray[np.int32]) -> Asker | None:
         """Somebody who asks in a session; None when nothing is known of them.
@@ -127,12 +147,12 @@ class KnownPeople:
         if not len(found.codes):
             return found.blended.astype(np.float64)
         later = 0 if first == 0 else (first + np.arange(len(found.codes))) // block
-        score = total(self._second, self.forest, found.rows) + TIE * found.blended
-        return score - (1.0 + self._second.span + self.forest.span) * later
+        score = total(self._second, self.added, found.rows) + TIE * found.blended
+        return score - (1.0 + self._second.span + self.added.span) * later
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each of `NAMES` gave to each score, shape (rows, features)."""
-        gave = self.forest.contributions(rows)
+        gave = self.added.contributions(rows)
         gave[:, : len(FEATURES)] += self._second.contributions(np.ascontiguousarray(rows[:, : len(FEATURES)]))
         return gave
 
@@ -144,10 +164,10 @@ class KnownPeople:
         return room
 
 
-def total(second: SecondStage, forest: Forest, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The score of each row of `NAMES`: what the second stage says, and what the trees add."""
+def total(second: SecondStage, added: SecondStage, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The score of each row of `NAMES`: what the second stage says, and what the history adds."""
     alone = second.predict(np.ascontiguousarray(rows[:, : len(FEATURES)]))
-    score: NDArray[np.float64] = alone + forest.predict(rows)
+    score: NDArray[np.float64] = alone + added.predict(rows)
     return score
 
 
@@ -161,9 +181,10 @@ def learn_known(
     holdout: float,
     least_questions: int,
     budget_s: float,
-    options: dict[str, Any],
-) -> tuple[Forest | None, dict[str, Any]]:
-    """Learns the trees for known people, unless there are too few of them or their history does not help.
+    learner: Corrector,
+    seed: int,
+) -> tuple[SecondStage | None, dict[str, Any]]:
+    """Learns the correction for known people, unless there are too few of them or their history does not help.
 
     Args:
         interactions: All clicks.
@@ -174,10 +195,11 @@ def learn_known(
         holdout: Share (0..1) of the sessions, the newest, that are asked about after learning from the others.
         least_questions: With fewer questions of known people nothing is learned.
         budget_s: About so many CPU seconds.
-        options: Of `lambdamart.learn`.
+        learner: Learns it.
+        seed: Decides which wrong candidates are learned from, and which questions.
 
     Returns:
-        The trees, and what came of it: JSON values.
+        The correction, and what came of it: JSON values.
     """
     first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
     past = head(interactions, first)
@@ -189,7 +211,7 @@ def learn_known(
     if asked < max(least_questions, 1):
         return None, {"why": f"{asked} questions of known people, {least_questions} are needed"}
     stage, block = Candidates.build(past, settings), int(settings["candidates"])
-    wide, rows, seed = block + OWN + ALIKE, int(ROWS_PER_S * budget_s), options["seed"]
+    wide, rows = block + OWN + ALIKE, int(ROWS_PER_S * budget_s)
     keep = float(np.clip(rows / (asked * wide), *KEEP))
     most = min(asked, max(2, int(rows / (1 + keep * wide))))
     taught = np.sort(np.random.default_rng([seed, 2]).permutation(asked)[:most])
@@ -203,9 +225,8 @@ def learn_known(
     if len(part.sizes) < 2 or not len(exam.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
     begin = second.predict(np.ascontiguousarray(lessons.rows[:, : len(FEATURES)]))
-    trial = learn(
-        part, **{**options, "trees": max(1, options["trees"] // 3)}, names=NAMES, begin=begin[: len(part.label)]
-    )
+    exam_begin = second.predict(np.ascontiguousarray(exam.rows[:, : len(FEATURES)]))
+    trial = learner.trial_of_known(part, begin[: len(part.label)], exam, exam_begin)
     clicked = questions.end[judged] > questions.begin[judged]
     alone = stage.lessons(questions.some(judged[clicked]), block, 1.0, seed)
     before = figures(ranked(second.predict(alone.rows), alone), wide)
@@ -213,7 +234,7 @@ def learn_known(
     told["exam"] = {"session": before, "session and history": after}
     if after["hr"] + after["mrr"] < before["hr"] + before["mrr"]:
         return None, {**told, "why": "the session alone foresees better"}
-    return learn(lessons, **options, names=NAMES, begin=begin), told
+    return learner.whole_of_known(lessons, begin, trial), told
 
 
 def _clicks_of_returned(interactions: Interactions, first: int) -> int:
@@ -291,5 +312,4 @@ def warm_people() -> None:
     ItemToItem.warm()
 
 
-NAMES = (*FEATURES, *people.FEATURES)
 _NONE = np.zeros(0, np.int32)

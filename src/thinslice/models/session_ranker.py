@@ -110,18 +110,29 @@ class SessionRanker:
             **({} if without == "none" else {"without": without}),
         }  # fmt: skip
         budget_s = tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6)
+        return cls._learned(
+            interactions, items, users, Trees(options), candidates=candidates, holdout=holdout,
+            least_questions=least_questions, budget_s=budget_s, seed=seed,
+        )  # fmt: skip
+
+    @classmethod
+    def _learned(
+        cls, interactions: Interactions, items: Sequence[Item] | None, users: Sequence[User], learner: Any, *,
+        candidates: int, holdout: float, least_questions: int, budget_s: float, seed: int,
+    ) -> Self:  # fmt: skip
+        """Tuned and learned by a `tuning.Learner` that is a `people_ranking.Corrector`, too."""
         tuned = tune(
             interactions, candidates=candidates, holdout=holdout, least_questions=least_questions,
-            budget_s=budget_s, seed=seed, learner=Trees(options),
+            budget_s=budget_s, seed=seed, learner=learner,
         )  # fmt: skip
-        trees_of_known = None
+        known = None
         if interactions.user is not None and tuned.second is not None:
-            trees_of_known, told = learn_known(
+            known, told = learn_known(
                 interactions, items, users, tuned.settings, tuned.second, holdout=holdout,
-                least_questions=least_questions, budget_s=budget_s, options=options,
+                least_questions=least_questions, budget_s=budget_s, learner=learner, seed=seed,
             )  # fmt: skip
             tuned = tuned._replace(evidence={**tuned.evidence, "known_people": told})
-        return cls._of(interactions, tuned, trees_of_known, items, users)
+        return cls._of(interactions, tuned, known, items, users)
 
     def refit(
         self,
@@ -134,18 +145,18 @@ class SessionRanker:
         """The same settings and second stage over new clicks, for training every minute: a second a million clicks."""
         del rng
         tuned = Tuned(self._note["settings"], self._second, self._note["evidence"])
-        return self._of(interactions, tuned, None if self._known is None else self._known.forest, items, users)
+        return self._of(interactions, tuned, None if self._known is None else self._known.added, items, users)
 
     @classmethod
     def _of(
-        cls, interactions: Interactions, tuned: Tuned, trees_of_known: Forest | None = None,
+        cls, interactions: Interactions, tuned: Tuned, added: SecondStage | None = None,
         items: Sequence[Item] | None = None, users: Sequence[User] = (),
     ) -> Self:  # fmt: skip
         first = Candidates.build(interactions, tuned.settings)
         own = {} if tuned.second is None else tuned.second.arrays()
         named = {_begins(cls.second) + name: array for name, array in own.items()}
-        if trees_of_known is not None and tuned.second is not None:
-            known = KnownPeople(first, tuned.second, People.build(interactions, items, users), trees_of_known)
+        if added is not None and tuned.second is not None:
+            known = KnownPeople(first, tuned.second, People.build(interactions, items, users), added)
             named |= {KNOWN + name: array for name, array in known.arrays().items()}
         note = json.dumps({"settings": tuned.settings, "evidence": tuned.evidence}, sort_keys=True, allow_nan=False)
         return cls({**first.arrays(), **named, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
