@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
 from thinslice.models import item_graph_kernel
-from thinslice.models.item_graph import CSR, cosine, transitions, transposed, walk
+from thinslice.models.item_graph import CSR, company, cosine, transitions, transposed, walk
 
 ITEMS = 9
 
@@ -116,6 +116,19 @@ def test_a_row_of_thousands_keeps_its_strongest_and_of_equal_ones_the_smaller_co
         assert back.weight.tolist() == weight[expected].tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(worlds)
+def test_company_is_a_weighted_product_of_sessions_told_for_the_edges_of_a_graph(sessions):
+    ptr, item = as_arrays(sessions)
+    graph = cosine(ptr, item, ITEMS, top=4)
+    holds = np.array([[code in session for code in range(ITEMS)] for session in sessions], dtype=float)
+    both = holds.T / np.sqrt(holds.sum(axis=1)) @ holds
+    rare = np.log1p(len(sessions) / np.maximum(holds.sum(axis=0), 1)) ** 2
+    expected = rare[:, None] * both * ITEMS / len(item)
+    owner = np.repeat(np.arange(ITEMS), np.diff(graph.ptr))
+    assert company(ptr, item, ITEMS, graph).tolist() == pytest.approx(expected[owner, graph.item].tolist(), rel=1e-5)
+
+
 def test_only_the_newest_clicks_of_an_endless_session_count_for_the_cosine():
     ptr, item = as_arrays([[0, 1, 2, 3, 4, 5]])
     assert cosine(ptr, item, ITEMS, longest=2).item.tolist() == [4, 5, 4, 5]
@@ -161,6 +174,8 @@ def test_transitions_refuse_what_does_not_fit(wrong, says):
         transitions(**arrays, **given)
 
 
-def test_the_cosine_refuses_a_length_of_nothing():
+def test_cosine_and_company_refuse_a_length_of_nothing():
     with pytest.raises(BadInput, match=r"longest must be between 1 and 100,000 clicks, got 0"):
         cosine(*as_arrays([[0, 1]]), ITEMS, longest=0)
+    with pytest.raises(BadInput, match=r"longest must be between 1 and 100,000 clicks, got 0"):
+        company(*as_arrays([[0, 1]]), ITEMS, cosine(*as_arrays([[0, 1]]), ITEMS), longest=0)

@@ -55,6 +55,8 @@ def oracle(clicks, question, *, sample, neighbors, look, decay, reach, before, a
             step = position - at
             if abs(step) <= reach:
                 near = math.exp(step / before) if step < 0 else math.exp(-step / after)
+                if near < 0.01:
+                    continue
                 scores[item] = scores.get(item, 0.0) + strength * near
     return {item: score * (1 + idf[item]) ** rare for item, score in scores.items()}
 

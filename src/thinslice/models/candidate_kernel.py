@@ -1,20 +1,23 @@
 """The compiled loops of the session ranker: from a session to its candidates and what is known of each of them.
 
 Three sources propose: neighbors of session kNN, the two-step walk over items, and items that occur in the same
-sessions. A candidate is one row of 64 bytes in a table that stays in the cache, found by one look-up an item.
+sessions. A candidate is one row of 64 bytes in a table that stays in the cache, found by one look-up an item. An item
+that the session clicked often is followed once. Places in arrays are numbers without a sign, as in `knn_kernel`.
 """
 
 import numpy as np
 from numba import njit
 
-from thinslice.models.knn_kernel import gather
+from thinslice.models.forest_kernel import first_bit
+from thinslice.models.knn_kernel import extent, gather
 
-KNN, VOTES, NEWEST, WALK, WALK_FLAT, COSINE, COSINE_FLAT, NEXT, NEXT_LAST, NEXT_SECOND, COSINE_LAST, BEFORE_LAST = (
-    range(12)
-)
-TIMES, SINCE, BLEND = 12, 13, 14
-EVIDENCE, COLUMNS = 12, 16
-"""Columns of the table of candidates: twelve of evidence, two of the session itself, the blended score, one free."""
+(
+    KNN, VOTES, NEWEST, WALK, WALK_FLAT, COSINE, COSINE_FLAT, NEXT, NEXT_LAST, NEXT_SECOND, COSINE_LAST, BEFORE_LAST,
+    COMPANY,
+) = range(13)  # fmt: skip
+TIMES, SINCE, BLEND = 13, 14, 15
+EVIDENCE, COLUMNS = 13, 16
+"""Columns of the table of candidates: thirteen of evidence, two of the session itself, the blended score."""
 
 BLENDED = 6
 """How many sources are blended: kNN, walk and cosine by recency of the click, walk and cosine of all clicks, next."""
@@ -22,15 +25,90 @@ BLENDED = 6
 
 @njit(nogil=True, cache=True)
 def place(code, slot, touched, table, size):  # type: ignore[no-untyped-def] # numba infers these
-    """The row of an item in the table of candidates, a new one if need be; -1 when the table is full."""
-    row = slot[code] - 1
-    if row < 0 and size < touched.size:
-        row = size
-        slot[code] = size + 1
-        touched[size] = code
-        for column in range(COLUMNS):
-            table[size, column] = 0
+    """A new row in the table of candidates, for an item that has none: its number plus one; 0 when the table is full.
+
+    Most look-ups find a row; those that do are made without a call.
+    """
+    if size >= touched.size:
+        return np.uint64(0)
+    touched[size] = code
+    for column in range(COLUMNS):
+        table[size, column] = 0
+    row = size + np.uint64(1)
+    slot[code] = row
     return row
+
+
+@njit(nogil=True, cache=True)
+def remember(session, recency, slot, touched, table, near):  # type: ignore[no-untyped-def]
+    """The first rows of the table: the distinct items among the clicks that are looked at, newest first.
+
+    `near` (clicks looked at, 4) is filled beside them: what the clicks on an item count for walk, cosine and next, and
+    how many they are.
+
+    Returns:
+        Number of clicks that were looked at, of distinct items among them.
+    """
+    distinct = np.uint64(0)
+    clicks = 0
+    for position in range(session.size - 1, -1, -1):
+        code = session[position]
+        if code < 0 or code >= slot.size:
+            continue
+        if clicks == recency.shape[1]:
+            break
+        row = np.uint64(slot[code])
+        if row == 0:
+            row = place(np.uint32(code), slot, touched, table, distinct)
+            if row == 0:
+                continue
+            near[distinct] = 0
+            distinct = row
+            table[row - np.uint64(1), SINCE] = clicks + 1
+        row -= np.uint64(1)
+        table[row, TIMES] += 1
+        for source in range(3):
+            near[row, source] += recency[source, clicks]
+        near[row, 3] += 1
+        clicks += 1
+    return clicks, distinct
+
+
+@njit(nogil=True, cache=True)
+def hear(  # type: ignore[no-untyped-def]
+    found, known, neighbor, mask, start, strength, session_ptr, item, distance, candidate_weight, slot, touched, table,
+    size,
+):  # fmt: skip
+    """Lets the neighbors that `knn_kernel.gather` found vote, newest first; returns the number of rows after."""
+    back, ahead = extent(distance)
+    reach = distance.size // 2
+    clicked = item.view(np.uint32)
+    for n in range(found):
+        match = np.uint32(known[first_bit(np.uint32(mask[n]))])
+        neighboring = np.uint32(neighbor[n])
+        stop = session_ptr[neighboring + np.uint32(1)]
+        at = stop - 1
+        while clicked[np.uint64(at)] != match:
+            at -= 1
+        vote = strength[n]
+        age = np.float32(session_ptr.size - 1 - neighboring)
+        shift = np.uint64(reach) - np.uint64(at)
+        for p in range(np.uint64(max(start[n], at - back)), np.uint64(min(stop, at + ahead + 1))):
+            code = clicked[p]
+            row = np.uint64(slot[code])
+            if row == 0:
+                row = place(code, slot, touched, table, size)
+                if row == 0:
+                    continue
+                size = row
+            row -= np.uint64(1)
+            if table[row, VOTES] == 0:
+                table[row, NEWEST] = age
+            table[row, KNN] += vote * distance[p + shift]
+            table[row, VOTES] += 1
+    for heard in range(size):
+        table[heard, KNN] *= candidate_weight[touched[heard]]
+    return size
 
 
 @njit(nogil=True, cache=True)
@@ -38,128 +116,121 @@ def propose(  # type: ignore[no-untyped-def]
     session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, candidate_weight, decay, distance,
     sample, wanted, known, weight, subsets, neighbor, mask, start, strength,
     walk_ptr, walk_item, walk_weight, cosine_ptr, cosine_item, cosine_weight, next_ptr, next_item, next_weight,
-    before_ptr, before_item, before_weight, recency, blend, lean, slot, touched, table, total,
+    before_ptr, before_item, before_weight, company, recency, blend, lean, slot, touched, table, total,
 ):  # fmt: skip
     """Fills the table of candidates.
 
     `session` holds item codes, oldest first; negative ones are passed over. What follows up to `strength` belongs to
     session kNN, as in `knn_kernel.rank`. Then come four graphs, each as start of the rows (items + 1,), items and
-    weights: the two-step walk, the cosine with self, what came soon after an item, what came soon before it.
-    `recency` (3, clicks looked at) is what a click counts for walk, cosine and next, the newest first; `blend` (6,)
-    weighs the sources; `lean` leaves out sources without weight, where only the blended score is wanted. Scratch:
-    `slot` (items,), all zero before, emptied by `forget` after; `touched` and `table` (most candidates, 16 columns)
-    are filled with item and row of each candidate, `total` (16, 2) with the sum and maximum of each column.
+    weights: the two-step walk, the cosine with self, what came soon after an item, what came soon before it; `company`
+    weighs the edges of the cosine a second time. `recency` (3, clicks looked at) is what a click counts for walk,
+    cosine and next, the newest first; `blend` (6,) weighs the sources; `lean` leaves out sources without weight, where
+    only the blended score is wanted. Scratch: `slot` (items,), uint32, all zero before, emptied by `forget` after;
+    `touched` and `table` (most candidates, 16 columns) are filled with item and row of each candidate, `total` (16, 2)
+    with the sum and maximum of each column.
 
     Returns:
         Number of rows, of clicks that were looked at, of distinct items among them (the first rows, newest first), of
-        neighbors that voted.
+        distinct items that session kNN looked at, of neighbors that voted.
     """
-    size = 0
-    clicks = 0
-    items = item_weight.size
-    for position in range(session.size - 1, -1, -1):
-        code = session[position]
-        if code < 0 or code >= items:
-            continue
-        if clicks == recency.shape[1]:
-            break
-        row = slot[code] - 1
-        if row < 0:
-            row = place(code, slot, touched, table, size)
-            size += 1
-            table[row, SINCE] = clicks + 1
-        table[row, TIMES] += 1
-        clicks += 1
+    near = np.empty((recency.shape[1], 4), np.float32)
+    clicks, distinct = remember(session, recency, slot, touched, table, near)
     if clicks == 0:
-        return 0, 0, 0, 0
-    distinct = size
-    last = touched[0]
-    second = touched[1] if distinct > 1 else -1
+        return 0, 0, 0, 0, 0
+    size = distinct
     walks = not lean or blend[1] > 0 or blend[5] > 0
     cosines = not lean or blend[2] > 0 or blend[3] > 0
     nexts = not lean or blend[4] > 0
-    found = 0
+    heard = found = 0
     if not lean or blend[0] > 0:
-        _, found = gather(
+        heard, found = gather(
             session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
             known, weight, subsets, neighbor, mask, start, strength,
         )  # fmt: skip
-    reach = distance.size // 2
-    for n in range(found):  # newest first
-        bits = mask[n]
-        first = 0
-        while (bits >> first) & 1 == 0:
-            first += 1
-        match = known[first]
-        stop = session_ptr[neighbor[n] + 1]
-        at = stop - 1
-        while item[at] != match:
-            at -= 1
-        vote = strength[n]
-        for p in range(max(start[n], at - reach), min(stop, at + reach + 1)):
-            row = place(item[p], slot, touched, table, size)
-            if row < 0:
-                continue
-            size = max(size, row + 1)
-            if table[row, VOTES] == 0:
-                table[row, NEWEST] = session_ptr.size - 1 - neighbor[n]
-            table[row, KNN] += vote * distance[p - at + reach]
-            table[row, VOTES] += 1
-    for row in range(size):
-        table[row, KNN] *= candidate_weight[touched[row]]
-    clicks = 0
-    for position in range(session.size - 1, -1, -1):
-        code = session[position]
-        if code < 0 or code >= items:
-            continue
-        if clicks == recency.shape[1]:
-            break
-        for p in range(cosine_ptr[code], cosine_ptr[code + 1] if cosines else 0):
-            row = place(cosine_item[p], slot, touched, table, size)
-            if row >= 0:
-                size = max(size, row + 1)
-                table[row, COSINE] += recency[1, clicks] * cosine_weight[p]
-                table[row, COSINE_FLAT] += cosine_weight[p]
-                if code == last:
-                    table[row, COSINE_LAST] = cosine_weight[p]
-        for p in range(walk_ptr[code], walk_ptr[code + 1] if walks else 0):
-            row = place(walk_item[p], slot, touched, table, size)
-            if row >= 0:
-                size = max(size, row + 1)
-                table[row, WALK] += recency[0, clicks] * walk_weight[p]
-                table[row, WALK_FLAT] += walk_weight[p]
-        for p in range(next_ptr[code], next_ptr[code + 1] if nexts else 0):
-            row = place(next_item[p], slot, touched, table, size)
-            if row >= 0:
-                size = max(size, row + 1)
-                table[row, NEXT] += recency[2, clicks] * next_weight[p]
-                if code == last:
-                    table[row, NEXT_LAST] = next_weight[p]
-                elif code == second:
-                    table[row, NEXT_SECOND] = next_weight[p]
-        clicks += 1
+        size = hear(
+            found, known, neighbor, mask, start, strength, session_ptr, item, distance, candidate_weight, slot, touched,
+            table, size,
+        )  # fmt: skip
+    walk_to, cosine_to, next_to = walk_item.view(np.uint32), cosine_item.view(np.uint32), next_item.view(np.uint32)
+    for n in range(distinct):
+        code = np.uint32(touched[n])
+        if cosines:
+            recent, times = near[n, 1], near[n, 3]
+            for p in range(np.uint32(cosine_ptr[code]), np.uint32(cosine_ptr[code + np.uint32(1)])):
+                other = cosine_to[p]
+                row = np.uint64(slot[other])
+                if row == 0:
+                    row = place(other, slot, touched, table, size)
+                    size = max(size, row)
+                if row > 0:
+                    row -= np.uint64(1)
+                    table[row, COSINE] += recent * cosine_weight[p]
+                    table[row, COSINE_FLAT] += times * cosine_weight[p]
+                    table[row, COMPANY] += company[p]
+                    if n == 0:
+                        table[row, COSINE_LAST] = cosine_weight[p]
+        if walks:
+            recent, times = near[n, 0], near[n, 3]
+            for p in range(np.uint32(walk_ptr[code]), np.uint32(walk_ptr[code + np.uint32(1)])):
+                other = walk_to[p]
+                row = np.uint64(slot[other])
+                if row == 0:
+                    row = place(other, slot, touched, table, size)
+                    size = max(size, row)
+                if row > 0:
+                    row -= np.uint64(1)
+                    table[row, WALK] += recent * walk_weight[p]
+                    table[row, WALK_FLAT] += times * walk_weight[p]
+        recent = near[n, 2]
+        if nexts and (recent > 0 or n < 2):
+            for p in range(np.uint32(next_ptr[code]), np.uint32(next_ptr[code + np.uint32(1)])):
+                other = next_to[p]
+                row = np.uint64(slot[other])
+                if row == 0:
+                    row = place(other, slot, touched, table, size)
+                    size = max(size, row)
+                if row > 0:
+                    row -= np.uint64(1)
+                    table[row, NEXT] += recent * next_weight[p]
+                    if n == 0:
+                        table[row, NEXT_LAST] = next_weight[p]
+                    elif n == 1:
+                        table[row, NEXT_SECOND] = next_weight[p]
+    last = touched[0]
     for p in range(before_ptr[last], before_ptr[last + 1]):
-        row = slot[before_item[p]] - 1
-        if row >= 0:
-            table[row, BEFORE_LAST] = before_weight[p]
-    total[:] = 0
+        row = slot[before_item[p]]
+        if row > 0:
+            table[row - np.uint64(1), BEFORE_LAST] = before_weight[p]
+    mix(table, size, blend, total)
+    return np.int64(size), clicks, np.int64(distinct), heard, found
+
+
+@njit(nogil=True, cache=True)
+def mix(table, size, blend, total):  # type: ignore[no-untyped-def]
+    """Fills `total` with the sum and maximum of each column, and the blended scores."""
+    whole = np.zeros(COLUMNS, np.float32)
+    most = np.zeros(COLUMNS, np.float32)
     for row in range(size):
-        for column in range(EVIDENCE):
-            value = table[row, column]
-            total[column, 0] += value
-            total[column, 1] = max(total[column, 1], value)
+        each = table[row]
+        for column in range(COLUMNS):
+            whole[column] += each[column]
+            most[column] = max(most[column], each[column])
     part = np.zeros(BLENDED, np.float32)
     for source in range(BLENDED):
-        whole = total[column_of(source), 0]
-        if whole > 0:
-            part[source] = blend[source] / whole
+        if whole[column_of(source)] > 0:
+            part[source] = blend[source] / whole[column_of(source)]
+    best = np.float32(0)
     for row in range(size):
         each = table[row]
         each[BLEND] = (
             part[0] * each[KNN] + part[1] * each[WALK] + part[2] * each[COSINE] + part[3] * each[COSINE_FLAT]
             + part[4] * each[NEXT] + part[5] * each[WALK_FLAT]
         )  # fmt: skip
-    return size, clicks, distinct, found
+        best = max(best, each[BLEND])
+    most[BLEND] = best
+    for column in range(COLUMNS):
+        total[column, 0] = whole[column]
+        total[column, 1] = most[column]
 
 
 @njit(nogil=True, cache=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.models.ranking_features import FEATURES, item_facts
-from thinslice.models.ranking_graphs import GRAPHS, graphs
-from thinslice.models.session_knn import SessionKNN
+from thinslice.models.ranking_graphs import GRAPH_ARRAYS, graphs
+from thinslice.models.session_knn import FADED, SessionKNN
 from thinslice.records import Arrays, Interactions
 
 MOST_CANDIDATES = 16_384
@@ -87,7 +87,7 @@ class Candidates:
     def __init__(self, knn: SessionKNN, arrays: Arrays) -> None:
         self.knn = knn
         self._arrays = {name: readable(array) for name, array in arrays.items()}
-        self._graphs = tuple(self._arrays[f"{name}_{part}"] for name in GRAPHS for part in ("ptr", "item", "weight"))
+        self._graphs = tuple(self._arrays[name] for name in GRAPH_ARRAYS)
         self._facts, self._recency, self._blend, self._vectors, self._vector_step = (
             self._arrays[name] for name in _OWN
         )
@@ -115,8 +115,7 @@ class Candidates:
         """The same from what `arrays` gave."""
         knn = {name.removeprefix("knn_"): array for name, array in arrays.items() if name.startswith("knn_")}
         words = {name: arrays[name] for name in ("id_letters", "id_ptr")}
-        own = [f"{name}_{part}" for name in GRAPHS for part in ("ptr", "item", "weight")]
-        return cls(SessionKNN.from_arrays({**knn, **words}), {name: arrays[name] for name in (*own, *_OWN)})
+        return cls(SessionKNN.from_arrays({**knn, **words}), {name: arrays[name] for name in (*GRAPH_ARRAYS, *_OWN)})
 
     def arrays(self) -> Arrays:
         """Everything that it is; the arrays of session kNN begin with `knn_`."""
@@ -135,8 +134,10 @@ class Candidates:
         """
         joined = _NONE if more is None else readable(more, np.int32)
         room, asked = self._room(stop - first + len(joined)), readable(session, np.int32)
-        count, candidates = _features().look(asked, *self._asked(room), joined, first, stop, False, *room[1])
-        self._scratch.asked = asked.tobytes()
+        count, candidates, heard, found = _features().look(
+            asked, *self._asked(room), joined, first, stop, False, *room[1]
+        )
+        self._scratch.asked, self._scratch.found = asked.tobytes(), (heard, found)
         rows, codes, blended = (array[:count].copy() for array in room[1])
         return Found(codes, rows, blended, candidates)
 
@@ -200,10 +201,11 @@ class Candidates:
         known, shares = _features().split(
             asked, readable(codes, np.int32), self._graphs, self._recency, self._blend, len(self.knn.item_ids), total
         )
-        heard, given, _ = self.knn.terms(session, codes)
         votes = float(total[0, 0])
-        if votes > 0:  # session kNN looks at fewer of the newest clicks: its items are the first ones
-            shares[:, : len(heard)] += float(self._blend[0]) / votes * given
+        if votes > 0 and self._blend[0] > 0:  # session kNN looks at fewer clicks, the newest: the first items are its
+            heard, found = self._scratch.found
+            given = self.knn.given(heard, found, codes)
+            shares[:, :heard] += float(self._blend[0]) / votes * given
         return known, shares
 
     def _asked(self, room: Any) -> tuple[Any, ...]:
@@ -220,8 +222,8 @@ class Candidates:
         if room is None or len(room[1][1]) < rows:
             most = min(MOST_CANDIDATES, max(1, len(self.knn.item_ids)))
             room = (
-                (np.zeros(len(self.knn.item_ids), np.int32), np.empty(most, np.int32),
-                 np.empty((most, 16), np.float32), np.zeros((16, 2), np.float32), np.empty(most, np.int32)),
+                (np.zeros(len(self.knn.item_ids), np.uint32), np.empty(most, np.int32), _lines(most),
+                 np.zeros((16, 2), np.float32), np.empty(most, np.int32)),
                 (np.empty((rows, len(FEATURES)), np.float32), np.empty(rows, np.int32), np.empty(rows, np.float32)),
             )  # fmt: skip
             self._scratch.room = room
@@ -268,11 +270,19 @@ _OWN = ("facts", "recency", "blend", "vectors", "vector_step")
 """Arrays beside index and graphs."""
 
 
+def _lines(rows: int) -> NDArray[np.float32]:
+    """A table of 16 columns, each row of which is one line of the cache."""
+    room = np.empty(16 * (rows + 1), np.float32)
+    first = -room.ctypes.data % 64 // 4
+    return room[first : first + 16 * rows].reshape(rows, 16)
+
+
 def _weights(settings: Mapping[str, float]) -> Arrays:
     steps = np.arange(int(settings["look"]))
     decays = (settings["walk_decay"], settings["cosine_decay"], settings["next_decay"])
+    recency = np.exp(-steps / np.array(decays)[:, None])
     return {
-        "recency": np.exp(-steps / np.array(decays)[:, None]).astype(np.float32),
+        "recency": np.where(recency < FADED, 0, recency).astype(np.float32),
         "blend": np.array([settings[f"weight_{source}"] for source in SOURCES], dtype=np.float32),
     }
 

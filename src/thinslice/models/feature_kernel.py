@@ -6,6 +6,7 @@ from numba import njit
 from thinslice.models.candidate_kernel import (
     BEFORE_LAST,
     BLEND,
+    COMPANY,
     COSINE,
     COSINE_FLAT,
     COSINE_LAST,
@@ -35,7 +36,7 @@ NEAR = 30
 
 @njit(nogil=True, cache=True)
 def describe(  # type: ignore[no-untyped-def] # numba infers these
-    table, touched, total, order, count, first, size, clicks, distinct, found, sessions, facts, vectors, vector_step,
+    table, touched, total, order, count, first, clicks, distinct, found, sessions, facts, vectors, vector_step,
     newest, whole, rows
 ):  # fmt: skip
     """Writes the features of some candidates, in the order of `ranking_features.FEATURES`.
@@ -47,7 +48,6 @@ def describe(  # type: ignore[no-untyped-def] # numba infers these
         order: Which rows, best first.
         count: How many of them.
         first: The rank of the first of them by blended score.
-        size: How many candidates there are.
         clicks: How many clicks of the session were looked at.
         distinct: How many distinct items are among them.
         found: How many neighbors voted.
@@ -59,9 +59,7 @@ def describe(  # type: ignore[no-untyped-def] # numba infers these
         whole: Shape (64,), float32: that of the session.
         rows: Shape (at least count, features), float32: filled.
     """
-    best = np.float32(1e-30)
-    for row in range(size):
-        best = max(best, table[row, BLEND])
+    best = max(total[BLEND, 1], np.float32(1e-30))
     last = touched[0]  # without a click that of the first who joined, which is as good as any
     for n in range(count):
         each = table[order[n]]
@@ -90,21 +88,23 @@ def describe(  # type: ignore[no-untyped-def] # numba infers these
         to[20] = likeness(newest, vectors[code]) * vector_step[code]
         to[21] = likeness(whole, vectors[code]) * vector_step[code]
         to[22], to[23] = nearest(code, touched, distinct, vectors, vector_step)
-        to[24] = each[TIMES]
-        to[25] = each[SINCE] if each[SINCE] > 0 else FAR
-        to[26] = facts[code, 5]
-        to[27] = clicks
-        to[28] = distinct
-        to[29] = clicks - distinct
-        to[30] = found
-        to[31] = facts[last, 0]
-        to[32] = facts[last, 5]
-        to[33] = facts[code, 0]
-        to[34] = facts[code, 1]
-        to[35] = facts[code, 2]
-        to[36] = facts[code, 3]
-        to[37] = facts[code, 4]
-        to[38] = facts[code, 6]
+        to[24] = each[COMPANY]
+        to[25] = share(each, total, COMPANY, 1)
+        to[26] = each[TIMES]
+        to[27] = each[SINCE] if each[SINCE] > 0 else FAR
+        to[28] = facts[code, 5]
+        to[29] = clicks
+        to[30] = distinct
+        to[31] = clicks - distinct
+        to[32] = found
+        to[33] = facts[last, 0]
+        to[34] = facts[last, 5]
+        to[35] = facts[code, 0]
+        to[36] = facts[code, 1]
+        to[37] = facts[code, 2]
+        to[38] = facts[code, 3]
+        to[39] = facts[code, 4]
+        to[40] = facts[code, 6]
 
 
 @njit(nogil=True, cache=True)
@@ -177,15 +177,16 @@ def look(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """The candidates number `first` to `stop` of one session with their features, and `more` items (int32) after them.
 
-    `index` holds the ten arrays of session kNN, `room` its seven scratch arrays, `graphs` the twelve arrays of the
-    graphs; see `candidate_kernel.propose` for them and for what follows. `rows`, `codes` and `blended` (at least
+    `index` holds the ten arrays of session kNN, `room` its seven scratch arrays, `graphs` the thirteen arrays of
+    the graphs; see `candidate_kernel.propose` for them and for what follows. `rows`, `codes` and `blended` (at least
     stop - first and as many as are in `more`, each) are filled with features, items and blended scores; with `lean`
     without features.
 
     Returns:
-        How many were written, how many candidates there are in all.
+        How many were written, how many candidates there are in all, of how many distinct items session kNN found how
+        many neighbors (in `room`, until the next question).
     """
-    size, clicks, distinct, found = propose(  # type: ignore[call-arg] # several stars
+    size, clicks, distinct, heard, found = propose(  # type: ignore[call-arg] # several stars
         session, *index, sample, wanted, *room, *graphs, recency, blend, lean, slot, touched, table, total
     )
     if clicks == 0:
@@ -198,14 +199,14 @@ def look(  # type: ignore[no-untyped-def]
         whole = np.empty(vectors.shape[1], np.float32)
         direction(session, recency[1], vectors, vector_step, newest, whole)
         describe(
-            table, touched, total, order, count, first, size, clicks, distinct, found, index[0].size - 1, facts,
+            table, touched, total, order, count, first, clicks, distinct, found, index[0].size - 1, facts,
             vectors, vector_step, newest, whole, rows,
         )  # fmt: skip
     for n in range(count):
         codes[n] = touched[order[n]]
         blended[n] = table[order[n], BLEND]
     forget(slot, touched, size)
-    return count, size
+    return count, size, heard, found
 
 
 @njit(nogil=True, cache=True)
@@ -213,10 +214,12 @@ def join(more, slot, touched, table, order, count, size):  # type: ignore[no-unt
     """Appends the rows of further items to the first `count` of `order`, each once; returns count and size after."""
     before = count
     for code in more:
-        row = place(code, slot, touched, table, size)
+        row = np.int64(slot[code]) - 1
         if row < 0:
-            continue
-        size = max(size, row + 1)
+            row = np.int64(place(np.uint32(code), slot, touched, table, np.uint64(size))) - 1
+            if row < 0:
+                continue
+            size = row + 1
         n = 0
         while n < before and order[n] != row:
             n += 1
@@ -247,7 +250,7 @@ def foresee(  # type: ignore[no-untyped-def]
     lean = keep < 0
     best = np.int64(0)  # no literal: `look` has one compiled form
     for q in range(begin.size):
-        count, _ = look(
+        count, _, _, _ = look(
             clicks[begin[q] : end[q]], index, sample, wanted, room, graphs, recency, blend, facts, vectors, vector_step,
             slot, touched, table, total, order, more[more_ptr[q] : more_ptr[q + 1]], best, stop, lean, rows, codes,
             blended,
@@ -292,6 +295,7 @@ def split(session, codes, graphs, recency, blend, items, total):  # type: ignore
         The session's distinct items, newest first; parts, shape (codes, items), float64.
     """
     known = np.empty(recency.shape[1], np.int32)
+    near = np.zeros((recency.shape[1], 4))  # what the clicks on an item count for walk, cosine and next; how many
     distinct = 0
     clicks = 0
     for position in range(session.size - 1, -1, -1):
@@ -306,6 +310,9 @@ def split(session, codes, graphs, recency, blend, items, total):  # type: ignore
         if b == distinct:
             known[distinct] = code
             distinct += 1
+        for source in range(3):
+            near[b, source] += recency[source, clicks]
+        near[b, 3] += 1
         clicks += 1
     known = known[:distinct].copy()
     parts = np.zeros((codes.size, distinct), np.float64)
@@ -316,24 +323,21 @@ def split(session, codes, graphs, recency, blend, items, total):  # type: ignore
     walk_ptr, walk_item, walk_weight, cosine_ptr, cosine_item, cosine_weight, next_ptr, next_item, next_weight = graphs[
         :9
     ]
-    clicks = 0
-    for position in range(session.size - 1, -1, -1):
-        code = session[position]
-        if code < 0 or code >= items:
-            continue
-        if clicks == recency.shape[1]:
-            break
-        b = 0
-        while known[b] != code:
-            b += 1
+    for b in range(distinct):
+        code = known[b]
+        walked = wide[0] * near[b, 0] + wide[4] * near[b, 3]
+        alike = wide[1] * near[b, 1] + wide[2] * near[b, 3]
+        followed = wide[3] * near[b, 2]
         for n in range(codes.size):
-            value = weight_of(codes[n], walk_ptr[code], walk_ptr[code + 1], walk_item, walk_weight)
-            parts[n, b] += value * (wide[0] * recency[0, clicks] + wide[4])
-            value = weight_of(codes[n], cosine_ptr[code], cosine_ptr[code + 1], cosine_item, cosine_weight)
-            parts[n, b] += value * (wide[1] * recency[1, clicks] + wide[2])
-            value = weight_of(codes[n], next_ptr[code], next_ptr[code + 1], next_item, next_weight)
-            parts[n, b] += value * wide[3] * recency[2, clicks]
-        clicks += 1
+            if walked > 0:
+                value = weight_of(codes[n], walk_ptr[code], walk_ptr[code + 1], walk_item, walk_weight)
+                parts[n, b] += value * walked
+            if alike > 0:
+                value = weight_of(codes[n], cosine_ptr[code], cosine_ptr[code + 1], cosine_item, cosine_weight)
+                parts[n, b] += value * alike
+            if followed > 0:
+                value = weight_of(codes[n], next_ptr[code], next_ptr[code + 1], next_item, next_weight)
+                parts[n, b] += value * followed
     return known, parts
 
 

@@ -366,5 +366,46 @@ def cosine(ptr, item, value, item_count, top, own):  # type: ignore[no-untyped-d
     return row_ptr, kept[:end].copy(), found[:end].copy()
 
 
+@njit(nogil=True, cache=True)
+def company(ptr, item, worth, rare, row_ptr, kept):  # type: ignore[no-untyped-def]
+    """What the sessions of two items are worth together, for some pairs of them.
+
+    Args:
+        ptr: Shape (sessions + 1,), int32.
+        item: Distinct items of the sessions, int32.
+        worth: Shape (sessions,), float32, positive.
+        rare: Shape (items,), float32: multiplies the pairs that begin with an item.
+        row_ptr: Shape (items + 1,), int32: the pairs that begin with each item.
+        kept: Shape (pairs,), int32: the other item.
+
+    Returns:
+        Shape (pairs,), float32.
+    """
+    item_count = row_ptr.size - 1
+    at, position = positions(item, item_count)
+    session = np.empty(item.size, np.int32)
+    for s in range(ptr.size - 1):
+        for n in range(ptr[s], ptr[s + 1]):
+            session[n] = s
+    start = ptr.view(np.uint32)
+    clicked = item.view(np.uint32)
+    found = np.zeros(kept.size, np.float32)
+    score = np.zeros(item_count, np.float32)
+    for i in range(item_count):
+        if row_ptr[i] == row_ptr[i + 1]:
+            continue
+        for n in range(at[i], at[i + 1]):
+            owner = np.uint32(session[position[n]])
+            for m in range(start[owner], start[owner + np.uint32(1)]):
+                score[clicked[m]] += worth[owner]
+        for n in range(row_ptr[i], row_ptr[i + 1]):
+            found[n] = rare[i] * score[kept[n]]
+        for n in range(at[i], at[i + 1]):
+            owner = np.uint32(session[position[n]])
+            for m in range(start[owner], start[owner + np.uint32(1)]):
+                score[clicked[m]] = 0
+    return found
+
+
 SMALLEST = np.float32(1e-30)
 """An edge is never lost to rounding: zero says that an item was not touched."""

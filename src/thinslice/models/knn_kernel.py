@@ -146,6 +146,19 @@ def gather(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def extent(distance):  # type: ignore[no-untyped-def]
+    """How many clicks before and after the match a vote is worth something: outside them `distance` is zero."""
+    reach = distance.size // 2
+    back = reach
+    while back > 0 and distance[reach - back] == 0:
+        back -= 1
+    ahead = reach
+    while ahead > 0 and distance[reach + ahead] == 0:
+        ahead -= 1
+    return back, ahead
+
+
+@njit(nogil=True, cache=True)
 def merge(known, posting_ptr, posting, sample, neighbor, mask):  # type: ignore[no-untyped-def]
     """The newest `sample` sessions of several posting lists, each once, with the mask of the lists that it is in."""
     room = known.size + 1  # one more, so that -1 ends the lists
@@ -202,7 +215,7 @@ def merge(known, posting_ptr, posting, sample, neighbor, mask):  # type: ignore[
 
 @njit(nogil=True, cache=True)
 def threshold(table, masks, mask, wanted):  # type: ignore[no-untyped-def]
-    """Counts instead of sorting: distinct similarities are few.
+    """Counts instead of sorting, from the leading bit of the similarity on; there are more than `wanted`.
 
     Returns:
         The least similarity among the `wanted` best, and how many of exactly that similarity belong to them.
@@ -210,28 +223,28 @@ def threshold(table, masks, mask, wanted):  # type: ignore[no-untyped-def]
     count = np.zeros(masks, np.int32)
     for n in range(mask.size):
         count[mask[n]] += 1
-    present = np.empty(masks, np.int32)
+    value = np.empty(masks, np.float32)
     kinds = 0
     for bits in range(1, masks):
         if count[bits] > 0:
-            slot = kinds
-            while slot > 0 and table[present[slot - 1]] < table[bits]:
-                present[slot] = present[slot - 1]
-                slot -= 1
-            present[slot] = bits
+            value[kinds] = table[bits]
+            count[kinds] = count[bits]
             kinds += 1
+    whole = value[:kinds].view(np.uint32)  # positive numbers are ordered as their bits are
+    least = np.uint32(0)
+    for bit in range(30, -1, -1):
+        trial = least | (np.uint32(1) << np.uint32(bit))
+        reached = 0
+        for k in range(kinds):
+            reached += count[k] if whole[k] >= trial else 0
+        if reached >= wanted:
+            least = np.uint32(trial)
     above = 0
-    k = 0
-    while k < kinds:
-        value = table[present[k]]
-        equal = 0
-        while k < kinds and table[present[k]] == value:
-            equal += count[present[k]]
-            k += 1
-        if above + equal >= wanted:
-            return value, wanted - above
-        above += equal
-    return np.float32(0), mask.size
+    for k in range(kinds):
+        above += count[k] if whole[k] > least else 0
+    one = np.empty(1, np.uint32)
+    one[0] = least
+    return one.view(np.float32)[0], wanted - above
 
 
 @njit(nogil=True, cache=True)
@@ -250,6 +263,7 @@ def best(  # type: ignore[no-untyped-def]
         session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
         known, weight, table, neighbor, mask, start, strength,
     )  # fmt: skip
+    back, ahead = extent(distance)
     reach = distance.size // 2
     candidates = np.uint64(0)
     clicked = item.view(np.uint32)
@@ -262,7 +276,7 @@ def best(  # type: ignore[no-untyped-def]
             at -= 1
         vote = strength[n]
         shift = np.uint64(reach) - np.uint64(at)
-        for p in range(np.uint64(max(start[n], at - reach)), np.uint64(min(stop, at + reach + 1))):
+        for p in range(np.uint64(max(start[n], at - back)), np.uint64(min(stop, at + ahead + 1))):
             code = clicked[p]
             before = score[code]
             touched[candidates] = code
@@ -379,26 +393,43 @@ def terms(  # type: ignore[no-untyped-def]
         session, session_ptr, item, posting_ptr, posting, age, age_weight, item_weight, decay, sample, wanted,
         known, weight, table, neighbor, mask, start, strength,
     )  # fmt: skip
+    parts, total = given(
+        codes, session_ptr, item, candidate_weight, distance, items, found, known, weight, table, neighbor, mask, start,
+        strength, score,
+    )  # fmt: skip
+    return known[:items].copy(), parts, total
+
+
+@njit(nogil=True, cache=True)
+def given(  # type: ignore[no-untyped-def]
+    codes, session_ptr, item, candidate_weight, distance, items, found, known, weight, table, neighbor, mask, start,
+    strength, score,
+):  # fmt: skip
+    """What each of the `items` distinct session items gave to the scores of some items, after `gather`.
+
+    Returns:
+        Parts, shape (codes, items), float64; and the scores, float32, added in the order of `rank`.
+    """
     parts = np.zeros((codes.size, items), np.float64)
     total = np.zeros(codes.size, np.float32)
     for slot in range(codes.size):
         score[codes[slot]] = slot + 1  # the scratch remembers which slot an item has
+    clicked = item.view(np.uint32)
+    back, ahead = extent(distance)
     reach = distance.size // 2
     for n in range(found):
         bits = mask[n]
-        first = 0
-        while (bits >> first) & 1 == 0:
-            first += 1
-        match = known[first]
+        match = np.uint32(known[first_bit(np.uint32(bits))])
         stop = session_ptr[neighbor[n] + 1]
         at = stop - 1
-        while item[at] != match:
+        while clicked[np.uint64(at)] != match:
             at -= 1
         vote = strength[n]
-        for p in range(max(start[n], at - reach), min(stop, at + reach + 1)):
-            place = np.int64(score[item[p]]) - 1
+        shift = np.uint64(reach) - np.uint64(at)
+        for p in range(np.uint64(max(start[n], at - back)), np.uint64(min(stop, at + ahead + 1))):
+            place = np.int64(score[clicked[p]]) - 1
             if place >= 0:
-                near = distance[p - at + reach]
+                near = distance[p + shift]
                 total[place] += vote * near
                 for b in range(items):
                     if (bits >> b) & 1:
@@ -408,4 +439,4 @@ def terms(  # type: ignore[no-untyped-def]
         total[slot] *= candidate_weight[codes[slot]]
         for b in range(items):
             parts[slot, b] *= candidate_weight[codes[slot]]
-    return known[:items].copy(), parts, total
+    return parts, total

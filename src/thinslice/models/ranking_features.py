@@ -9,7 +9,7 @@ EVIDENCE = (
     "blend", "blend_of_best", "blend_rank", "knn", "knn_of_best", "knn_strength", "knn_votes", "knn_newest",
     "walk", "walk_of_best", "walk_flat", "cosine", "cosine_flat", "cosine_flat_of_best",
     "next", "next_last", "next_last_of_best", "next_second", "cosine_last", "before_last", "vector_last",
-    "vector_session", "vector_nearest", "vector_near",
+    "vector_session", "vector_nearest", "vector_near", "company", "company_of_best",
 )  # fmt: skip
 """What the session's items say of a candidate: an explanation splits these by session item."""
 
@@ -30,7 +30,7 @@ TERMS = {
 
 GROUPS = {
     "neighbors": tuple(name for name in EVIDENCE if name.startswith("knn")),
-    "graphs": tuple(name for name in EVIDENCE if name.startswith(("walk", "cosine", "next", "before"))),
+    "graphs": tuple(name for name in EVIDENCE if name.startswith(("walk", "cosine", "next", "before", "company"))),
     "vectors": tuple(name for name in EVIDENCE if name.startswith("vector")),
     "repeats": tuple(name for name, term in TERMS.items() if term == "repeat"),
     "session": tuple(name for name, term in TERMS.items() if term == "session"),

@@ -2,12 +2,18 @@
 
 import numpy as np
 
-from thinslice.models.item_graph import CSR, cosine, transitions, transposed, walk
+from thinslice.models.item_graph import CSR, company, cosine, transitions, transposed, walk
 from thinslice.models.item_vectors import item_vectors
 from thinslice.records import Arrays, Interactions
 
 GRAPHS = ("walk", "cosine", "next", "before")
 """Each is three arrays: `_ptr` (items + 1), `_item` and `_weight`, the items of a row in rising order."""
+
+GRAPH_ARRAYS = (
+    *(f"{name}_{part}" for name in GRAPHS for part in ("ptr", "item", "weight")),
+    "cosine_company",
+)  # fmt: skip
+"""In the order in which the kernels take them; the last one weighs the edges of the cosine a second time."""
 
 WINDOW, DECAY, BACKWARD = 10, 2.0, 0.7
 """Clicks apart that still count as one step; clicks after which a step counts 1/e; what a step back counts."""
@@ -28,11 +34,13 @@ def graphs(interactions: Interactions) -> Arrays:
     total = np.bincount(interactions.item, minlength=count) + PRIOR_CLICKS
     share = counted.weight / np.repeat(total, np.diff(counted.ptr))
     after = CSR(counted.ptr, counted.item, share.astype(np.float32))
-    made = (walk(step, WALK_TOP), cosine(*clicks, top=COSINE_TOP), after, transposed(after, NEXT_TOP))
+    alike = cosine(*clicks, top=COSINE_TOP)
+    made = (walk(step, WALK_TOP), alike, after, transposed(after, NEXT_TOP))
     vectors, vector_step = item_vectors(step)
     arrays = {
         f"{name}_{part}": array
         for name, graph in zip(GRAPHS, made, strict=True)
         for part, array in zip(("ptr", "item", "weight"), graph, strict=True)
     }
+    arrays["cosine_company"] = company(*clicks, alike)
     return {**arrays, "vectors": vectors, "vector_step": vector_step}

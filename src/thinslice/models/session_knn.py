@@ -20,6 +20,10 @@ LONGEST_LOOK = 10
 """A session's newest clicks that may count: neighbors are remembered with one bit for each."""
 
 
+FADED = 0.01
+"""A vote that its distance leaves less of is not counted, which bounds what a neighbor of many clicks costs."""
+
+
 class SessionKNN:
     """Session kNN over CSR arrays, about 10 bytes a click; see `fit` for the settings.
 
@@ -71,7 +75,8 @@ class SessionKNN:
             neighbors: How many of those, the most similar ones, vote (k).
             look: How many of the session's newest clicks count, 1 to 10.
             decay: Clicks after which a click of the session counts 1/e as much as the newest.
-            reach: Clicks from the match beyond which a neighbor's items get no vote.
+            reach: Clicks from the match beyond which a neighbor's items get no vote; nor do they where it would be
+                worth less than a hundredth of a vote for the match.
             before: Clicks before the match after which a vote is worth 1/e.
             after: Clicks after the match after which a vote is worth 1/e.
             rare: Power of (1 + idf) that favors rare items among the candidates; 0 turns it off.
@@ -261,14 +266,23 @@ class SessionKNN:
         """For the kernel of a model that asks it for neighbors: index, sample, neighbors, and this thread's scratch."""
         return self._index, self._sample, self._neighbors, self._room()[0][:-1]
 
-    def terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
-        """The session's distinct items, newest first; what each gave to each score, (codes, items); and the scores.
+    def given(self, items: int, found: int, codes: NDArray[np.int32]) -> NDArray[np.float64]:
+        """What each session item gave to some scores, for who has just let a kernel look for neighbors in the scratch.
 
         Args:
-            session: Item codes, oldest first; negative ones are passed over.
+            items: How many distinct session items were looked at.
+            found: How many neighbors were found.
             codes: Distinct item codes.
+
+        Returns:
+            Shape (codes, items), the newest item first.
         """
-        return self._terms(session, codes)
+        session_ptr, item, *_, candidate_weight, _, distance = self._index
+        room, _ = self._room()
+        parts: NDArray[np.float64] = _kernel().given(
+            _readable(codes, np.int32), session_ptr, item, candidate_weight, distance, items, found, *room
+        )[0]
+        return parts
 
     def _terms(self, session: NDArray[np.int32], codes: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
         room, _ = self._room()
@@ -326,11 +340,12 @@ def _weights(
 ) -> Arrays:
     """The arrays that hold nothing but weights; the settings are those of `SessionKNN.fit`."""
     steps = np.arange(-reach, reach + 1, dtype=np.float64)
+    near = np.exp(np.where(steps < 0, steps / before, -steps / after))
     return {
         "age_weight": np.exp(-age * np.arange(256) / 255).astype(np.float32),
         "candidate_weight": ((1 + idf) ** rare).astype(np.float32),
         "decay": np.exp(-np.arange(look) / decay).astype(np.float32),
-        "distance": np.exp(np.where(steps < 0, steps / before, -steps / after)).astype(np.float32),
+        "distance": np.where(near < FADED, 0, near).astype(np.float32),
     }
 
 
