@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+import msgspec
+
 from thinslice.experiments.evidence import column_of
 from thinslice.experiments.interactions import goal_of, interaction_check
 from thinslice.experiments.tallies import Tally, exact_counts, moments_of, quoted
@@ -34,10 +36,11 @@ def count_meeting(
         cells: Cell of `unit_totals` → variant and probabilities.
     """
     columns = _goal_columns(experiment)
+    units = units_sql(msgspec.structs.replace(other, segments=[]), until, vector)
     names = "".join(f", t.{identifier(of)} AS {identifier(name)}" for name, of in columns.items())
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE unit_meetings AS SELECT t.cell AS cell, o.variant AS other{names} "
-        f"FROM unit_totals AS t JOIN ({units_sql(other, until, vector)}) AS o ON t.unit_id = o.unit_id "
+        f"FROM unit_totals AS t JOIN ({units}) AS o ON t.unit_id = o.unit_id "
         "WHERE NOT o.mixed AND NOT o.is_bot"
     )
     rows = exact_counts(database, "unit_meetings", quoted(columns), ["cell", "other"])
@@ -73,5 +76,7 @@ def _meet(one: Experiment, other: Experiment) -> bool:
         return False
     if one.started_at is None or other.started_at is None:
         return False
+    if one.rerandomize_days is not None or other.rerandomize_days is not None:
+        return False  # their units are periods of a unit, not the same ones
     over = [at for at in (one.stopped_at, other.stopped_at) if at is not None]
     return not over or max(one.started_at, other.started_at) < min(over)

@@ -15,9 +15,11 @@ from thinslice.experiments.checks import check_all
 from thinslice.experiments.counting import count
 from thinslice.experiments.evidence import Evidence, Look, planned_shares
 from thinslice.experiments.gathering import bots_of, gather_tally
+from thinslice.experiments.placements import judged_by_page
 from thinslice.jobs.decisions import settle
 from thinslice.jobs.interactions import interaction_checks, meeting
 from thinslice.jobs.measure_blocks import block_evidence_of
+from thinslice.jobs.measure_journal import keeps_journal, parts_of
 from thinslice.jobs.measure_parts import PERIODS, TILT, Parts, count_parts, goal_columns
 from thinslice.jobs.measure_tables import make_tables
 from thinslice.jobs.provenance import contamination_of, explorers_of
@@ -63,8 +65,11 @@ def read_experiment(workspace: Workspace, tenant: str, name: str) -> Experiment:
     return read_experiment_file(path, tenant)
 
 
-def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Report:
+def measure(workspace: Workspace, tenant: str, name: str, now: datetime, *, threads: int = 1) -> Report:
     """The report of one experiment from everything that the lake holds of it.
+
+    Where units are visitors, users or sessions only what is new is read of the lake, and the journal of the experiment
+    (`thinslice.jobs.measure_journal`) for the rest; the report is the same, to the last digit, on any number of threads.
 
     The first report after the end records its decision in the table `decisions`; later ones show that decision.
 
@@ -77,12 +82,25 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime) -> Repo
     lessons = contamination_of(lake, experiment, now)
     others, _ = read_experiments(workspace.experiments, tenant)
     explorers = explorers_of(read_settings(workspace).tenant(tenant), experiment)
-    database = lake.connect(tenant=tenant, memory_mb=MEMORY_MB)  # one thread: sums in one order
+    experiment = declared(experiment)
+    meet = [declared(other) for other in meeting(experiment, others)]
+    journaled = all(keeps_journal(each) for each in (experiment, *meet))
+    database = lake.connect(tenant=tenant, memory_mb=MEMORY_MB, threads=threads if journaled else 1)
     try:
-        found = measure_in(database, experiment, now, contamination=lessons, explorers=explorers, others=others)
+        parts = parts_of(lake, experiment, meet, database) if journaled else WHOLE
+        found = measure_in(
+            database, experiment, now, contamination=lessons, explorers=explorers, others=meet, parts=parts
+        )
     finally:
         database.close()
     return settle(lake, experiment, found, now)
+
+
+def declared(experiment: Experiment) -> Experiment:
+    """The experiment with the metrics it is judged by: without any the default ones, at one placement the page's."""
+    if not experiment.metrics:
+        experiment = msgspec.structs.replace(experiment, metrics=list(DEFAULT_METRICS))
+    return judged_by_page(experiment)
 
 
 def measure_in(
@@ -100,8 +118,7 @@ def measure_in(
         others: The tenant's other experiments: those that share units are tested for interaction.
         parts: How the views are looked at when they do not hold everything at once.
     """
-    if not experiment.metrics:
-        experiment = msgspec.structs.replace(experiment, metrics=list(DEFAULT_METRICS))
+    experiment = declared(experiment)
     until = now if experiment.stopped_at is None else min(now, experiment.stopped_at)
     evidence, experiment, found = _evidence(database, experiment, until, parts, meeting(experiment, others))
     evidence = evidence._replace(
