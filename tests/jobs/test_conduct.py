@@ -317,3 +317,20 @@ def test_without_a_past_nothing_is_planned(workspace):
 def test_a_context_that_names_no_cluster_is_told_so(workspace, past):
     with pytest.raises(NotReady, match="no event of the last 28 days names a 'school'"):
         design_experiment(workspace, plan('unit = "cluster"\ncluster = "school"\n'), NOW)
+
+
+def test_the_units_of_the_plan_stand_in_the_file_and_tune_the_sequences(workspace):
+    lake = Lake(workspace.lake)
+    lake.append("events", [
+        Event(event_id=f"e{day}-{n}", tenant="shop", name="view_item", visitor_id=f"v{day}-{n}", item_id="a",
+              occurred_at=NOW - timedelta(days=day, hours=1), received_at=NOW)
+        for day in range(14) for n in range(30)
+    ])  # fmt: skip
+    started = start(workspace, TEXT + "coverage = 0.5\n")
+    assert started.planned_units == 14 * 30 / 2
+    plan = design_experiment(workspace, parse_experiment(TEXT + "coverage = 0.5\n", "shop"), NOW, days=14)
+    assert plan.planned_units == started.planned_units
+    assert start(workspace, TEXT.replace("ranker", "own") + "planned_units = 77\n").planned_units == 77
+    assert start(workspace, TEXT.replace("ranker", "open").replace("days = 14\n", "")).planned_units is None
+    blocks = TEXT.replace("ranker", "fares") + 'unit = "block"\nblock_minutes = 240\n'
+    assert start(workspace, blocks).planned_units == 14 * 6

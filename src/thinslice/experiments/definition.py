@@ -74,6 +74,7 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     looks: int | list[datetime] | None = None
     allocation_version: int = 1
     days: float | None = None
+    planned_units: int | None = None
     shadow_share: float = 0.1
     shadow_at: datetime | None = None
     started_at: datetime | None = None

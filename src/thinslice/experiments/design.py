@@ -70,7 +70,7 @@ class DesignRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True):
-    """What an experiment can show before it has begun."""
+    """What an experiment can show before it has begun; `planned_units` are those of all variants at its planned end."""
 
     experiment: str
     unit: str
@@ -78,6 +78,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     history_days: int
     units: int
     units_a_day: float
+    planned_units: int
     rows: list[DesignRow]
     enough: bool
     sentence: str
@@ -126,9 +127,37 @@ def design(experiment: Experiment, history: History, *, days: float | None = Non
     enough = all(_shows(row, planned) for row in rows)
     return Design(
         experiment=experiment.name, unit=experiment.unit, days=planned, history_days=len(history.new_units),
-        units=units, units_a_day=float(sum(history.new_units)) / max(len(history.new_units), 1), rows=rows,
+        units=units, units_a_day=float(sum(history.new_units)) / max(len(history.new_units), 1),
+        planned_units=planned_units(experiment, history.new_units, planned), rows=rows,
         enough=enough, sentence=_summary(rows, planned),
     )  # fmt: skip
+
+
+def planned_units(experiment: Experiment, new_units: Sequence[float], days: float | None = None) -> int:
+    r"""How many units, of all variants together, will have come at the planned end: what sequences are tuned to.
+
+    Args:
+        experiment: Its coverage, layer and days.
+        new_units: Units that came for the first time on each day of the past, oldest first; its last week goes on.
+        days: How long it runs; None is as the file says, else 14.
+
+    >>> from thinslice.experiments import parse_experiment
+    >>> text = 'name = "a"\ncoverage = 0.5\nvariants = [{name = "x", policy = "p"}, {name = "y", policy = "q"}]'
+    >>> planned_units(parse_experiment(text, "shop"), [100.0] * 7, 10)
+    500
+    """
+    planned = days or experiment.days or 14.0
+    width = experiment.layer_range[1] - experiment.layer_range[0]
+    weight = sum(variant.weight for variant in experiment.variants)
+    return round(arrivals(new_units, planned) * experiment.coverage * width * weight)
+
+
+def arrivals(new_units: Sequence[float], days: float) -> float:
+    """Units that come in so many days: as in the past, and beyond it as in its last week."""
+    whole = int(days)
+    known = list(new_units[:whole])
+    pace = sum(new_units[-7:]) / max(len(new_units[-7:]), 1)
+    return sum(known) + pace * max(0.0, days - len(known))
 
 
 class _Part(NamedTuple):
@@ -143,10 +172,7 @@ class _Part(NamedTuple):
 
     def units(self) -> float:
         """Units of both after the planned days; beyond the history its last week goes on."""
-        whole = int(self.days)
-        known = self.new_units[:whole]
-        pace = sum(self.new_units[-7:]) / max(len(self.new_units[-7:]), 1)
-        return self.taken * (sum(known) + pace * max(0.0, self.days - len(known)))
+        return self.taken * arrivals(self.new_units, self.days)
 
     def until(self, needed: float) -> int | None:
         """Days until so many units of both are there; None beyond a year."""

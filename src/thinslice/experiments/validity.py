@@ -144,6 +144,7 @@ def _number_complaints(experiment: Experiment) -> Iterator[str]:
         ("rerandomize_days", experiment.rerandomize_days),
         ("covariate_days", experiment.covariate_days),
         ("block_minutes", experiment.block_minutes),
+        ("planned_units", experiment.planned_units),
     ]:
         if value is not None and not 0 < value < math.inf:
             what = "how long the experiment runs, above 0" if field == "days" else "a length above 0"

@@ -23,6 +23,7 @@ from thinslice.experiments.communities import labels_of
 from thinslice.experiments.item_deal import KnownItems
 from thinslice.experiments.support import Support
 from thinslice.experiments.unit_map import UnitMap
+from thinslice.jobs.design import planned_units_of
 from thinslice.jobs.graphs import graph_communities
 from thinslice.jobs.measure import experiment_file, read_experiment
 from thinslice.jobs.support import support_of
@@ -363,7 +364,8 @@ def _start(workspace: Workspace, experiment: Experiment, where: str, now: dateti
                 hint='Stop it, choose another placement, or set training = "shared".',
             )
     _check_layer(experiment, [each for each in running if experiment.layer and each.layer == experiment.layer])
-    started = with_start(msgspec.structs.replace(experiment, shadow_at=before.shadow_at), now)
+    planned = experiment.planned_units or planned_units_of(workspace, experiment, now)
+    started = with_start(msgspec.structs.replace(experiment, shadow_at=before.shadow_at, planned_units=planned), now)
     if experiment.deal_items == "new":
         known = KnownItems(items_there(workspace, tenant, now))
         write_unit_map(unit_map_file(path.parent, experiment.name, ITEMS), known)

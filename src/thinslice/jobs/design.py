@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from thinslice.errors import BadInput, NotReady
 from thinslice.experiments.communities import labels_of
-from thinslice.experiments.design import PAST, Design, History, design
+from thinslice.experiments.design import PAST, Design, History, design, planned_units
 from thinslice.experiments.evidence import WEIGHT, raw_columns
 from thinslice.jobs.graphs import graph_communities
 from thinslice.metrics import UNIT_COLUMNS
@@ -43,6 +43,45 @@ def design_experiment(
     return design(experiment, read_history(workspace, experiment, now, history_days), days=days)
 
 
+def planned_units_of(workspace: Workspace, experiment: Experiment, now: datetime) -> int | None:
+    """How many units will have come at an experiment's planned end, by the last days; None where nobody knows.
+
+    Args:
+        workspace: Whose lake.
+        experiment: Without an end nothing is planned.
+        now: Aware; the history ends here.
+    """
+    days = experiment.days
+    if days is None and experiment.ends_at is not None:
+        days = (experiment.ends_at - (experiment.started_at or now)).total_seconds() / 86_400
+    lake = Lake(workspace.lake)
+    if days is None or days <= 0 or not any(lake.version(name) >= 0 for name in ("events", "exposures")):
+        return None
+    if experiment.unit == "block":
+        return int(days * 1_440 / (experiment.block_minutes or 1.0))
+    if experiment.unit == "cluster":
+        return None  # clusters come and go with their visitors: their number is not that of arrivals
+    database = lake.connect(tenant=experiment.tenant)
+    try:
+        _make_units(database, experiment, now - timedelta(days=HISTORY_DAYS), now)
+        new_units = _new_units(database, HISTORY_DAYS)
+    finally:
+        database.close()
+    return planned_units(experiment, new_units, days) or None
+
+
+def _new_units(database: Database, history_days: int) -> list[float]:
+    """How many units came first on each day of the past, from the first day with any on."""
+    arrivals = database.execute(
+        "SELECT CAST(floor(epoch(first_seen - since) / 86400) AS INTEGER) AS day, count(*) FROM units GROUP BY day"
+    ).fetchall()
+    found = np.zeros(history_days)
+    for day, count in arrivals:
+        found[min(day, history_days - 1)] += count
+    began = np.flatnonzero(found)  # a shop may be younger than that
+    return [float(each) for each in found[int(began[0]) :]] if began.size else []
+
+
 def read_history(workspace: Workspace, experiment: Experiment, now: datetime, history_days: int) -> History:
     """One row a unit that came in the last days: what it did from its first visit in that time on.
 
@@ -69,22 +108,16 @@ def read_history(workspace: Workspace, experiment: Experiment, now: datetime, hi
         if experiment.covariate_days is not None:
             before = _counted(database, experiment, "past_from", "first_seen", block=False)
             past = {f"{PAST}{name}": before[name] for name in raw_columns(experiment)}
-        arrivals = database.execute(
-            "SELECT CAST(floor(epoch(first_seen - since) / 86400) AS INTEGER) AS day, count(*) FROM units GROUP BY day"
-        ).fetchall()
+        new_units = _new_units(database, history_days)
     finally:
         database.close()
-    new_units = np.zeros(history_days)
-    for day, count in arrivals:
-        new_units[min(day, history_days - 1)] += count
-    new_units = new_units[int(np.flatnonzero(new_units)[0]) :]  # a shop that is younger than that
     columns = {name: rows[name] for name in raw_columns(experiment)} | past
     if block:
         width = (experiment.block_minutes or 1.0) / 1_440
         return History(columns | {WEIGHT: rows["visitors"]}, [1 / width] * len(new_units))
     if experiment.unit == "cluster":
         return _clustered(workspace, experiment, now, rows, columns, len(new_units))
-    return History(columns, new_units.tolist())
+    return History(columns, new_units)
 
 
 def _make_units(database: Database, experiment: Experiment, since: datetime, until: datetime) -> None:

@@ -71,6 +71,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     With `deal_items` (`new` or `all`) items are dealt out too, each to one variant, which alone shows it.
     With `leaves` (segments) results steer the weights of each combination of their values apart.
     From `shadow_at` until its start its policies answer `shadow_share` of the slates in shadow: logged, never shown.
+    `planned_units`, what the always-valid intervals are narrowest at, is written at the start from the past.
     Lengths are in the units that their names say; `docs/reference/experiments.md` explains every field.
     """
 
@@ -105,6 +106,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     looks: int | list[datetime] | None = None
     allocation_version: int = 1
     days: float | None = None
+    planned_units: int | None = None
     shadow_share: float = 0.1
     shadow_at: datetime | None = None
     started_at: datetime | None = None
