@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.machine import describe
 from thinslice.experiments.compare import compare
 from thinslice.experiments.evidence import Evidence, planned_shares
+from thinslice.jobs.rehearsal.allocation import Steered, conducted, steered
 from thinslice.jobs.rehearsal.crowd import CONVERSION, SIDES, two_variants
 from thinslice.jobs.rehearse import Design, Rehearsal, rehearse
 from thinslice.simulate.scenarios import find_scenario
-from thinslice.stats import Moments, sample_ratio
+from thinslice.stats import Moments, logged_evidence, logged_ratio, sample_ratio, sequential_ratio
 
 SHARE = 100.0
 """Figures are printed in percent."""
@@ -42,27 +44,29 @@ def design(found: Rehearsal, name: str) -> Design:
     return next(each for each in found.designs if each.name == name)
 
 
+EFFECTS = (0.0, 0.05, 0.2)
+"""Relative effects at which intervals have to hold the truth."""
+
+
+def tested(name: str, found: Design, effect: float) -> Iterator[Figure]:
+    """What a design said of an effect that is known: how often wrong, and whether its interval held it."""
+    if effect == 0:
+        yield Figure(f"A/A, {name}: rejects, %", SHARE * found.rejection_rate, 3.7, 6.3)
+    yield Figure(f"effect {effect:+.0%}, {name}: interval holds truth, %", SHARE * found.coverage, 93.7, 96.3)
+
+
 def aa(runs: int = 2_000) -> Iterator[Figure]:
-    plain = {name: name for name in ("mean", "ratio", "cuped", "cluster")}
-    for effect in (0.0, 0.05, 0.2):
+    plain = {name: name for name in ("mean", "ratio", "cuped", "cluster", "switchback")}
+    for effect in EFFECTS:
         for each in played("aa", runs, effect=effect, designs=plain).designs:
-            if effect == 0:
-                yield Figure(f"A/A, {each.name}: rejects, %", SHARE * each.rejection_rate, 3.7, 6.3)
-            yield Figure(
-                f"effect {effect:+.0%}, {each.name}: interval holds truth, %", SHARE * each.coverage, 93.7, 96.3
-            )
+            yield from tested(each.name, each, effect)
 
 
-def bandit(runs: int = 400) -> Iterator[Figure]:
-    for units, low, high in ((20_000, 3.7, 6.3), (4_000, None, None)):
-        found = design(played("aa", runs, designs={"bandit": "bandit"}, bandit_units=units), "bandit")
-        name = f"A/A of revenue under a bandit, {units:,} units ({runs} runs): rejects, %"
-        yield Figure(name, SHARE * found.rejection_rate, low, high)
-
-
-def switchback(runs: int = 400) -> Iterator[Figure]:
-    found = design(played("aa", runs, designs={"switchback": "switchback"}), "switchback")
-    yield Figure(f"A/A, switchback ({runs} runs): rejects, %", SHARE * found.rejection_rate, 2.5, 7.5)
+def bandit(runs: int = 2_000) -> Iterator[Figure]:
+    for units, effects in ((1_000, (0.0,)), (4_000, EFFECTS), (20_000, (0.0,))):
+        for effect in effects:
+            found = played("aa", runs, effect=effect, designs={"bandit": "bandit"}, bandit_units=units)
+            yield from tested(f"revenue under a bandit, {units:,} units", design(found, "bandit"), effect)
 
 
 def shared_training(runs: int = 20) -> Iterator[Figure]:
@@ -94,6 +98,45 @@ def adaptive(runs: int = 2_000) -> Iterator[Figure]:
     )
     falsely = design(found, "aipw").warnings.get("sample_ratio", 0.0)
     yield Figure("adaptive A/A, sample ratio against the log: false alarms, %", SHARE * falsely, None, 0.5)
+    ours = played("adaptive-allocation", runs // 4, rule="weighted")
+    for name, words in (("naive", "ordinary test"), ("aipw", "logged probabilities")):
+        share = SHARE * design(ours, name).rejection_rate
+        yield Figure(f'allocation = "thompson" A/A ({ours.runs} runs), {words}: rejects, %', share)
+
+
+def lost_rows(runs: int = 1_000, units: int = 60_000, batches: int = 60, lost: float = 0.05) -> Iterator[Figure]:
+    """A bandit steers an A/A test, and some of treatment's rows never arrive: the split against the log."""
+    base = np.linspace(0.05, 0.1, batches)[np.arange(units) * batches // units]
+    own = two_variants("lost-rows", 14, metrics=[CONVERSION], allocation="thompson")
+    for name, plays in (("that steers by means", runs), ("of our own rule", runs // 20)):
+        found = dict.fromkeys(("false", "naive", "fixed", "sequential"), 0)
+        for run in range(plays):
+            draw = np.random.default_rng([0, run])
+            where, outcomes = draw.random(units), np.stack([draw.random(units) < base] * 2).astype(np.float64)
+            if name == "of our own rule":
+                got = conducted(own, where, outcomes, batches=batches, draw=draw)
+            else:
+                got = steered(where, outcomes, batches=batches, floor=0.05, draw=draw)
+            kept = (got.code == 0) | (draw.random(units) >= lost)
+            shares = got.propensities[np.searchsorted(got.batch, np.arange(batches))]
+            whole, parts = (_by_batch(got, rows, batches) for rows in (np.ones(units, dtype=bool), kept))
+            found["false"] += logged_ratio(whole, shares).pvalue < 0.001
+            found["naive"] += sample_ratio(whole.sum(axis=0), [0.5, 0.5]).pvalue < 0.001
+            found["fixed"] += logged_ratio(parts, shares).pvalue < 0.001
+            found["sequential"] += logged_evidence(parts, shares).alarm() is not None
+        rate = {key: SHARE * times / plays for key, times in found.items()}
+        words = f"sample ratio under a bandit {name} ({plays} runs)"
+        yield Figure(f"{words}, against 50/50: false alarms, %", rate["naive"])
+        yield Figure(f"{words}, against the log: false alarms, %", rate["false"], None, 0.5)
+        low = 85.0 if name == "of our own rule" else None
+        yield Figure(f"{words}, 5 % of a variant's 60,000 units lost: found, %", rate["fixed"], low)
+        yield Figure(f"{words}, the same by bets after every batch: found, %", rate["sequential"])
+
+
+def _by_batch(got: Steered, rows: NDArray[np.bool_], batches: int) -> NDArray[np.int64]:
+    """Shape (batches, 2): units of each variant among some rows."""
+    counts = [np.bincount(got.batch[rows & (got.code == side)], minlength=batches) for side in (0, 1)]
+    return np.stack(counts, axis=1)
 
 
 def peeking(runs: int = 2_000, looks: int = 14) -> Iterator[Figure]:
@@ -107,7 +150,7 @@ def peeking(runs: int = 2_000, looks: int = 14) -> Iterator[Figure]:
 
 
 def peeking_100() -> Iterator[Figure]:
-    yield from peeking(runs=500, looks=100)
+    yield from peeking(looks=100)
 
 
 def novelty(runs: int = 200) -> Iterator[Figure]:
@@ -122,6 +165,16 @@ def sample_ratios(runs: int = 2_000) -> Iterator[Figure]:
         counts = draw.binomial(n, share, size=runs)
         found = sum(sample_ratio([count, n - count], [0.5, 0.5]).pvalue < 0.001 for count in counts)
         yield Figure(f"sample ratio {share:.1%} at {n:,} units: found, %", SHARE * found / runs, 88.0)
+    until = 500 * np.arange(1, 1_201)
+    alarms = []
+    for _ in range(runs // 4):
+        second = draw.binomial(500, 0.505, until.size).cumsum()
+        alarm = sequential_ratio(np.stack([until - second, second], axis=1), [0.5, 0.5]).alarm()
+        alarms.append(np.inf if alarm is None else float(until[alarm]))
+    median = float(np.median(alarms))
+    yield Figure(
+        "sample ratio 50.5%, looked at after every 500 units: found at a median of, units", median, None, 170_000
+    )
     found = design(played("sample-ratio", 60), "checked").warned_share
     yield Figure("5 % of one variant's logs lost in one browser: found, %", SHARE * found, 85.0)
 
@@ -161,8 +214,8 @@ def others(runs: int = 20) -> Iterator[Figure]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {
-    "aa": aa, "bandit": bandit, "switchback": switchback, "shared-training": shared_training, "static": static_training,
-    "adaptive": adaptive, "peeking": peeking, "peeking-100": peeking_100, "novelty": novelty,
+    "aa": aa, "bandit": bandit, "shared-training": shared_training, "static": static_training,
+    "adaptive": adaptive, "lost-rows": lost_rows, "peeking": peeking, "peeking-100": peeking_100, "novelty": novelty,
     "sample-ratio": sample_ratios, "not-worse": not_worse, "winners-curse": winners_curse, "others": others,
 }  # fmt: skip
 
