@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadSettings
 from thinslice.recommend import Availability
-from thinslice.recommend.masks import Facts, Listed, Ruled, RuleMasks
+from thinslice.recommend.masks import Facts, Listed, Ruled, RuleMasks, Within
 from thinslice.recommend.rules import Asked, Quotas, RuleBook, asked_of, is_hard
 from thinslice.records import Item
 from thinslice.settings import (
@@ -199,6 +199,21 @@ def test_a_filter_of_one_request_shares_the_mask_and_leaves_it_as_it_is():
     assert one.allowed(["b"]).tolist() == [False, False, True]
     assert two.allowed([]).tolist() == [False, True, True]
     assert Listed(["c", "a"], "abc".__contains__).allowed(["c"]).tolist() == [False, True]
+
+
+def test_every_filter_counts_what_it_lets_through():
+    rs = [ExcludeRule(brands=["x"])]
+    facts = Facts(rs, "EUR")
+    facts.update([item("a", brand="x")])
+    availability = Availability("abcd", {})
+    masks = RuleMasks(availability, facts, RuleBook(rs))
+    ruled = Ruled(masks, Asked())
+    narrow = Within(ruled, np.array([True, True, False, False]))
+    for each in (availability, ruled, narrow, Listed("abc", "ab".__contains__)):
+        for without in ([], ["b"], ["b", "b", "nobody"], ["a", "c"]):
+            assert each.count(without) == np.count_nonzero(each.allowed(without))
+    facts.update([item("a", brand="y")])
+    assert ruled.count([]) == 4
 
 
 @pytest.mark.parametrize(

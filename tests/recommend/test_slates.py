@@ -141,6 +141,19 @@ def test_items_that_an_incomplete_catalog_does_not_know_may_be_shown():
     assert Availability("abcd", {"a": False, "b": True}).mask.tolist() == [False, True, False, False]
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(changes, st.lists(st.sampled_from("abcdefxyz"), max_size=4)), min_size=1, max_size=6))
+def test_one_visitor_after_the_other_sees_the_mask_without_their_own_items_and_its_count(visits):
+    vocabulary = list("abcdef")
+    kept = Availability(vocabulary, {})
+    for rows, without in visits:
+        kept.update(rows)
+        wanted = kept.mask.copy()
+        wanted[[vocabulary.index(each) for each in without if each in vocabulary]] = False
+        assert np.array_equal(kept.allowed(without), wanted)
+        assert kept.count(without) == np.count_nonzero(wanted)
+
+
 def test_leaving_items_out_for_one_visitor_leaves_the_mask_as_it_is():
     availability = Availability("abc", {})
     assert availability.allowed(["a", "nobody"]).tolist() == [False, True, True]

@@ -13,8 +13,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit
 from numba.extending import intrinsic
 
-BLOCK = 64
-"""Rows are filled up to a multiple of this: a few vectors of the processor."""
+BLOCK = 16
+"""Rows are filled up to a multiple of this: a vector or two of the processor."""
 
 WIDEST = 256
 """So many rows are scored at once, then the next."""

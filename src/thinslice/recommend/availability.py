@@ -34,6 +34,9 @@ class Availability:
         self._available: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
         self._known_count = 0
         self.mask: NDArray[np.bool_] = np.ones(len(item_ids), dtype=np.bool_)
+        self._count = len(item_ids)
+        self._narrowed: NDArray[np.bool_] | None = None
+        self._left_out: list[int] = []
         self.update(available.items(), pause)
 
     def update(self, changes: Iterable[tuple[str, bool]], pause: Callable[[], object] = bool) -> None:
@@ -53,6 +56,8 @@ class Availability:
         self._known_count = int(np.count_nonzero(self._known))
         if self.complete != was_complete:
             self.mask = self._available & self._known if self.complete else self._available.copy()
+        self._count = int(np.count_nonzero(self.mask))
+        self._narrowed = None
 
     @property
     def complete(self) -> bool:
@@ -60,13 +65,30 @@ class Availability:
         return self._known_count > 0 and self._known_count >= COMPLETE_SHARE * len(self.codes)
 
     def allowed(self, without: Iterable[str]) -> NDArray[np.bool_]:
-        """The mask without some items: shape (items,), True where an item may be shown. The caller must not write."""
-        codes = [code for item_id in without if (code := self.codes.get(item_id)) is not None]
+        """The mask without some items: shape (items,), True where an item may be shown.
+
+        The caller must not write, and must not keep it: the next call narrows the same piece of memory anew, since to
+        copy the mask of a large shop for every slate costs more than to read it.
+        """
+        find = self.codes.get
+        codes = [code for item_id in without if (code := find(item_id)) is not None]
         if not codes:
             return self.mask
-        mask = self.mask.copy()
-        mask[codes] = False
-        return mask
+        narrowed = self._narrowed
+        if narrowed is None:
+            narrowed = self._narrowed = self.mask.copy()
+        else:
+            for code in self._left_out:
+                narrowed[code] = self.mask[code]
+        for code in codes:
+            narrowed[code] = False
+        self._left_out = codes
+        return narrowed
+
+    def count(self, without: Iterable[str]) -> int:
+        """How many items `allowed` lets through, without counting them."""
+        codes = self.codes
+        return self._count - sum(bool(self.mask[codes[item_id]]) for item_id in set(without) if item_id in codes)
 
     def passes(self, item_id: str) -> bool:
         """Whether one item may be shown; one that the model does not know may not."""

@@ -25,7 +25,11 @@ class Filter(Protocol):
     """Which of a model's items may be shown to this visitor now."""
 
     def allowed(self, without: Iterable[str]) -> NDArray[np.bool_]:
-        """A mask over the model's items, shape (items,), that also leaves out some more; nobody writes to it."""
+        """A mask over the model's items, shape (items,), without some more items; nobody writes to it or keeps it."""
+        ...
+
+    def count(self, without: Iterable[str]) -> int:
+        """How many items `allowed` lets through."""
         ...
 
 
@@ -81,6 +85,9 @@ class Arrangement(NamedTuple):
     objectives: Mapping[str, float] = {}
     scores: Sequence[float] | None = None
 
+
+AS_RANKED = Arrangement(())
+"""Nobody arranges: the candidates stand as they came."""
 
 Arrange = Callable[[Candidates, int], Arrangement]
 """From candidates and a number of places to an order; it may leave out candidates, and names none twice."""
@@ -146,9 +153,8 @@ def climb(
     Returns:
         The slate; it is shorter than `k` only when all sources together have fewer items.
     """
-    pinned = {place: item_id for place, item_id in sorted((pins or {}).items()) if place < k}
-    taken = set(without)
-    taken.update(pinned.values())
+    pinned = {place: item_id for place, item_id in sorted(pins.items()) if place < k} if pins else {}
+    taken = {*without, *pinned.values()}
     for item_id in pinned.values():
         if admit is not None:
             admit(item_id)
@@ -158,10 +164,13 @@ def climb(
         failed=failed, depth=depth, admit=admit, boost=boost, user_id=user_id, fresh=fresh,
         most_fresh=most_fresh,
     )  # fmt: skip
-    arrangement = arrange(found, places) if arrange is not None and found.item_ids else Arrangement(range(places))
-    order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
-    if arrangement.scores is not None:
-        found = found._replace(scores=list(arrangement.scores))
+    if arrange is not None and found.item_ids:
+        arrangement = arrange(found, places)
+        order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
+        if arrangement.scores is not None:
+            found = found._replace(scores=list(arrangement.scores))
+    else:
+        arrangement, order = AS_RANKED, range(min(places, len(found.item_ids)))
     items = _shown(order, found, session, rungs, title, failed, user_id)
     chances = [1.0] * len(items) if arrangement.propensities is None else list(arrangement.propensities[: len(items)])
     for place, item_id in pinned.items():
@@ -188,7 +197,7 @@ def gather(
     most_fresh: int = 0,
 ) -> Candidates:
     """Candidates for so many places: the arguments of `climb`; further rungs are asked only while places are left."""
-    pool = _Pool(set(taken), admit)
+    pool = _Pool({*taken}, admit)
     total = 0
     for number, rung in enumerate(rungs):
         missing = places - len(pool.item_ids)
@@ -204,7 +213,7 @@ def gather(
             continue
         if not ranked.item_ids:
             continue
-        total = total or count(allowed)
+        total = total or rung.availability.count(pool.used)
         if boost is not None:
             ranked = boosted(ranked, boost)
         source = rung.source or ranked.source
@@ -280,11 +289,6 @@ def boosted(ranked: ScoredItems, boost: Callable[[str], float]) -> ScoredItems:
     return ScoredItems([ranked.item_ids[at] for at in order], [scores[at] for at in order], ranked.source)
 
 
-def count(allowed: NDArray[np.bool_]) -> int:
-    """How many items may be shown."""
-    return int(np.count_nonzero(allowed))
-
-
 def _ranked(rung: Rung, session: Sequence[str], k: int, allowed: NDArray[np.bool_], user_id: str | None) -> ScoredItems:
     asked = session if rung.session is None else rung.session
     if user_id is not None and getattr(rung.model, "knows_users", False):
@@ -304,27 +308,54 @@ def _shown(
     user_id: str | None,
 ) -> list[SlateItem]:
     """The chosen candidates with their reasons, which only shown items need."""
-    words: dict[str, str] = {}
-    for number in sorted({found.rungs[at] for at in order}):
-        item_ids = [found.item_ids[at] for at in order if found.rungs[at] == number]
-        if number < len(rungs):
-            rung = rungs[number]
-            asked = session if rung.session is None else rung.session
-            try:
-                said = reasons(rung.model, asked, item_ids, title, source=rung.source, user_id=user_id)
-            except Exception as error:  # a model that cannot say why must not break the page
-                if failed is None:
-                    raise
-                failed(rung.model.name, error)
-                said = ["Chosen for you"] * len(item_ids)
-            words.update(zip(item_ids, said, strict=True))
-    plain = {"catalog": "From the catalog", "newcomer": "New in the catalog", "last-good": "Shown here before"}
+    if not order:
+        return []
+    item_ids, scores, sources = (
+        [each[at] for at in order] for each in (found.item_ids, found.scores, found.sources)
+    )  # fmt: skip
+    numbers = [found.rungs[at] for at in order]
+    first = numbers[0]
+    if numbers.count(first) == len(numbers):  # most slates come from one rung
+        words = _words(first, item_ids, sources, session, rungs, title, failed, user_id)
+    else:
+        words = [""] * len(order)
+        for number in set(numbers):
+            places = [place for place, each in enumerate(numbers) if each == number]
+            said = _words(
+                number, [item_ids[at] for at in places], [sources[at] for at in places], session, rungs, title, failed,
+                user_id,
+            )  # fmt: skip
+            for place, each in zip(places, said, strict=True):
+                words[place] = each
     return [
-        SlateItem(
-            item_id=found.item_ids[at],
-            score=found.scores[at],
-            source=found.sources[at],
-            reason=words.get(found.item_ids[at]) or plain[found.sources[at]],
-        )
-        for at in order
+        SlateItem(item_id=item_id, score=score, source=source, reason=reason)
+        for item_id, score, source, reason in zip(item_ids, scores, sources, words, strict=True)
     ]
+
+
+PLAIN = {"catalog": "From the catalog", "newcomer": "New in the catalog", "last-good": "Shown here before"}
+"""What is said of items that no rung ranked, by source."""
+
+
+def _words(
+    number: int,
+    item_ids: list[str],
+    sources: list[str],
+    session: Sequence[str],
+    rungs: Sequence[Rung],
+    title: Title,
+    failed: Failed | None,
+    user_id: str | None,
+) -> list[str]:
+    """The reasons of some items of one rung."""
+    if number >= len(rungs):
+        return [PLAIN[source] for source in sources]
+    rung = rungs[number]
+    asked = session if rung.session is None else rung.session
+    try:
+        return reasons(rung.model, asked, item_ids, title, source=rung.source, user_id=user_id)
+    except Exception as error:  # a model that cannot say why must not break the page
+        if failed is None:
+            raise
+        failed(rung.model.name, error)
+        return ["Chosen for you"] * len(item_ids)

@@ -132,6 +132,7 @@ class RuleMasks:
         self._fixed: dict[bool, NDArray[np.bool_]] = {}
         self._masks: OrderedDict[tuple[object, ...], NDArray[np.bool_]] = OrderedDict()
         self._counts: dict[tuple[object, ...], int] = {}
+        self._shown: dict[int, tuple[NDArray[np.bool_], int]] = {}
 
     def update(self, items: Iterable[Item]) -> None:
         """Takes in items that came or changed; call it after the facts know them."""
@@ -165,6 +166,16 @@ class RuleMasks:
         else:
             self._masks.move_to_end(whole)
         return found
+
+    def count(self, asked: Asked, *, hard_only: bool = False) -> int:
+        """How many items `mask` lets through, counted once for each kind of request."""
+        mask = self.mask(asked, hard_only=hard_only)
+        known = self._shown.get(id(mask))
+        if known is None or known[0] is not mask:
+            if len(self._shown) > 2 * KEPT:
+                self._shown.clear()
+            known = self._shown[id(mask)] = (mask, int(np.count_nonzero(mask)))
+        return known[1]
 
     def removed(self, asked: Asked) -> dict[str, int]:
         """How many of the available items each filter takes out by itself."""
@@ -208,6 +219,7 @@ class RuleMasks:
             self._fixed.clear()
             self._masks.clear()
             self._counts.clear()
+            self._shown.clear()
 
 
 class Ruled:
@@ -235,6 +247,12 @@ class Ruled:
         mask[codes] = False
         return mask
 
+    def count(self, without: Iterable[str]) -> int:
+        """How many items it lets through."""
+        whole, codes = self._masks.mask(self._asked, hard_only=self._hard_only), self._masks.codes
+        out = sum(bool(whole[codes[item_id]]) for item_id in set(without) if item_id in codes)
+        return self._masks.count(self._asked, hard_only=self._hard_only) - out
+
     def removed(self) -> Mapping[str, int]:
         """Filter → how many of the available items it takes out by itself."""
         return self._masks.removed(self._asked)
@@ -256,6 +274,10 @@ class Within:
         """Both masks at once."""
         return self._outer.allowed(without) & self._mask
 
+    def count(self, without: Iterable[str]) -> int:
+        """How many items both let through."""
+        return int(np.count_nonzero(self.allowed(without)))
+
 
 class Listed:
     """The filter of a short list of items, each asked for by itself.
@@ -273,6 +295,10 @@ class Listed:
         """The mask over the list without some items."""
         out = set(without)
         return np.array([each not in out and self._may(each) for each in self._item_ids], dtype=np.bool_)
+
+    def count(self, without: Iterable[str]) -> int:
+        """How many items of the list may be shown."""
+        return int(np.count_nonzero(self.allowed(without)))
 
 
 def _upright(columns: NDArray[np.float64]) -> NDArray[np.float64]:
