@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,10 +17,15 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner
 
-from thinslice.cli.demo import first_source
+from thinslice.cli.demo import EXPERIMENT, first_source
 from thinslice.cli.program import program
 from thinslice.errors import NotReady
+from thinslice.experiments import is_running
+from thinslice.jobs.measure import measure, read_experiment
+from thinslice.jobs.train import train
 from thinslice.process.bond import alive
+from thinslice.settings import Workspace
+from thinslice.store.artifacts import FileArtifacts
 
 DEMO = [sys.executable, "-c", "from thinslice.cli import main; main()", "demo", "--port", "0", "--json"]
 
@@ -102,6 +108,28 @@ def test_a_second_run_goes_on_with_the_same_shop_and_keys(folder):
         assert ready["keys"] == before["keys"]
     after = json.loads((folder / "w" / "demo.json").read_text())
     assert after["run"] == before["run"] + 1
+
+
+def test_the_live_experiment_of_the_demo_learns_apart_and_its_report_says_so(folder):
+    workspace = Workspace(folder / "w")
+    experiment = read_experiment(workspace, "shop", EXPERIMENT)
+    assert (experiment.training, is_running(experiment)) == ("isolated", True)
+    now = datetime.now(UTC)
+    trained = {each.slot: each for each in train(workspace, "shop", now=now, full=False)}
+    slots = {each.name: f"exp.{EXPERIMENT}.{each.name}" for each in experiment.variants}
+    assert set(slots.values()) <= set(trained)
+    for name, slot in slots.items():
+        manifest = FileArtifacts(workspace.models).manifest("shop", trained[slot].version)
+        lineage = manifest["lineage"][EXPERIMENT][name]
+        assert lineage["contamination"] == 0
+        assert lineage["clicks"]["before"] > 1_000
+        assert lineage["clicks"][name] > 0
+        assert [lineage["clicks"][other] for other in slots if other != name] == [0]
+    assert trained["live"].clicks > max(trained[slot].clicks for slot in slots.values())
+    checks = {check.name: check for check in measure(workspace, "shop", EXPERIMENT, now).checks}
+    assert checks["isolated_training"].passed
+    assert checks["contamination"].passed
+    assert checks["contamination"].statistic == 0
 
 
 def test_the_demo_does_not_touch_a_workspace_of_ones_own(tmp_path):
