@@ -102,7 +102,8 @@ def _result(
     except StatisticsError as error:
         return msgspec.structs.replace(empty, why=str(error).removesuffix("."))
     n = empty.n_control + empty.n_treatment
-    tuned_for = evidence.planned_units or TUNED_FOR
+    sides = sum(each.weight for each in experiment.variants if each.name in (experiment.control_name, variant))
+    tuned_for = round(evidence.planned_units * sides) or TUNED_FOR
     always, always_relative = None, None
     if got.effect_size_ci is not None:
         half = always_valid_half_width(got.se, n, alpha=experiment.alpha, tuned_for=tuned_for)
