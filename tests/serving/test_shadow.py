@@ -6,16 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 
+from thinslice.cli.init import make_tenant
 from thinslice.experiments import dump_experiment, parse_experiment, with_shadow, with_start
+from thinslice.jobs import conduct
 from thinslice.models import MODELS, from_columns
 from thinslice.records import Exposure, Item, RecommendationRequest, ShadowSlate
 from thinslice.serving import ExperimentFiles, ModelHost, RecommendationIds, Recommender
 from thinslice.serving.shadow import MOST_WAITING, STALE_S, LogShadows, Shadows
-from thinslice.settings import parse_settings
+from thinslice.settings import Workspace, parse_settings, read_settings
 from thinslice.store.artifacts import MemoryArtifacts
 from thinslice.store.codec import decode
+from thinslice.store.compact import Compactor
+from thinslice.store.lake import Lake
 from thinslice.store.live import MemoryLive
 from thinslice.store.log import LogKind
+from thinslice.web.context import close_context, open_context
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SETTINGS = parse_settings('[tenants.shop]\nconsent_publishable = "measurement"\ndefault_policy = "popular"\n')
@@ -176,3 +181,33 @@ def _per_call(shop, question):
     for _ in range(1000):
         shop.shadows.note(question, NOW)
     return (time.process_time() - began) / 1000
+
+
+def test_a_worker_makes_shadow_slates_beside_its_answers_and_the_compactor_brings_them_into_the_lake(tmp_path):
+    workspace = Workspace(tmp_path)
+    make_tenant(workspace, "shop")
+    text = TEXT.replace('"unchanged"', '"popular"')
+    conduct.start_shadow(workspace, "shop", text, "a.toml", datetime.now(UTC))
+    context = open_context(workspace, read_settings(workspace), "w1")
+    try:
+        context.live.put_items([Item(tenant="shop", item_id=name, updated_at=NOW, title=name) for name in "abcd"])
+        now = datetime.now(UTC)
+        for n in range(5):
+            request = RecommendationRequest(visitor_id=f"v{n}", policy=None)
+            context.recommender.recommend("shop", request, "secret", now, user_agent=PHONE)
+        assert context.shadows.waiting == 5
+        while context.shadows.step():
+            pass
+    finally:
+        close_context(context)
+    counts = Compactor(workspace).run_once(datetime.now(UTC))
+    assert (counts.exposures, counts.shadows) == (5, 5)
+    connection = Lake(workspace.lake).connect(tenant="shop")
+    try:
+        rows = connection.execute(
+            "SELECT s.policy, s.live_policy, e.policy FROM shadows AS s JOIN exposures AS e USING (recommendation_id)"
+        ).fetchall()
+    finally:
+        connection.close()
+    assert {row[1:] for row in rows} == {("session-knn", "session-knn")}
+    assert {row[0] for row in rows} == {"popular"}
