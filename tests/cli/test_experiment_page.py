@@ -14,6 +14,7 @@ from thinslice.cli.experiment_report import print_report
 from thinslice.experiments.analyze import report_json
 from thinslice.jobs.analyze_file import Question, analyze_file
 from thinslice.records import Experiment, Report, Variant
+from thinslice.web.wording import spoken
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EXPERIMENT = Experiment(
@@ -52,8 +53,8 @@ def test_the_page_is_one_file_without_scripts_or_requests(report):
 
 def test_the_page_shows_decision_checks_effects_novelty_and_segments_and_says_each_number_in_words(report):
     html = page(EXPERIMENT, report, "EUR")
-    told = ["Does the effect last?", "It is not stable", "Effect by segment", "Look 14 of 14 that were planned"]
-    told += ["Decided 1 Mar 2026", "Whether the values of a segment differ", report.decision.sentence]
+    told = ["Does the effect last?", "The effect is not stable", "Effect by segment", "Look 14 of 14 that were planned"]
+    told += ["Decided 1 Mar 2026", "The effect differs by device", spoken(report.decision.sentence, ["revenue"])]
     for words in told:
         assert str(escape(words)) in html
     assert html.count('class="forest"') == 1 + 14 + 2

@@ -9,13 +9,32 @@ from click.testing import CliRunner
 
 from thinslice.cli.program import program
 from thinslice.experiments import dump_experiment
+from thinslice.experiments.program import Outcome
+from thinslice.experiments.program import program as programmed
+from thinslice.jobs.program import write_program
+from thinslice.jobs.rehearsal.kept import keep_rehearsal
 from thinslice.records import Check
+from thinslice.stats import estimate
 from thinslice.store.keys import Keys
 from thinslice.web.login import COOKIE, Visitor, issue_token, seal
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 POLICIES = {"old": "popular", "new": "session-knn"}
-PAGES = ["/console/live", "/console/live/stream", "/console/experiments", "/console/experiments/ranker"]
+REHEARSED = {
+    "scenario": "shelf", "says": "A shelf.", "runs": 3,
+    "truth": {"effect_size": 0.0, "rel_effect_size": 0.0, "mean_control": 0.1, "mean_treatment": 0.1},
+    "designs": [
+        {"name": name, "words": words, "estimate_mean": mean, "estimate_se": 0.001, "estimate_sd": 0.002, "bias": mean,
+         "wrong_sign_share": None, "coverage": 0.9, "rejection_rate": seen, "warned_share": 0.0, "warnings": warned,
+         "actions": actions, "width": None}
+        for name, words, mean, seen, warned, actions in (
+            ("shelf", "a test of its own clicks", 0.02, 1.0, {}, {"ship": 1.0}),
+            ("page", "the test of the page", 0.0, 0.0, {"cannibalization": 1.0}, {"extend": 1.0}),
+        )
+    ],
+}  # fmt: skip
+PAGES = ["/console/live", "/console/live/stream", "/console/experiments", "/console/experiments/ranker",
+         "/console/program", "/console/rehearsals", "/console/rehearsals/shelf"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +94,45 @@ def test_every_page_forbids_scripts_and_requests_of_others(console):
 
 def test_the_experiment_page_says_what_the_report_says(console):
     html = console("/console/experiments/ranker").body.decode()
-    wanted = ["Extend: 9 days to go.", "Sample ratio: failed", "p = 0.0004", "Better", "Not worse, better not shown",
+    wanted = ["Extend: 9 days to go.", "The split came out as planned: warns", "Sample ratio: 500 to 510", "p = 0.0004",
+              "Better", "Not worse, better not shown",
               "€1.10", "+10.0", "Show as table", "It &lt;b&gt;sells&lt;/b&gt; more."]  # fmt: skip
     assert [text for text in wanted if text not in html] == []
     assert html.count('class="zero" style="left:50.0%"') == 2
     assert 'class="margin" style="left:' in html
+
+
+def test_the_program_and_rehearsals_are_empty_until_something_is_known_and_are_this_tenants_alone(worker, console):
+    assert "No experiment has ended with a decision yet" in console("/console/program").body.decode()
+    assert "No rehearsal yet" in console("/console/rehearsals").body.decode()
+    kept = keep_rehearsal(worker.workspace, "other", REHEARSED, "Theirs.", NOW)
+    assert console("/console/rehearsals/shelf").status == 404
+    assert console(f"/console/rehearsals/..%2Fother.rehearsals%2F{kept.stem}").status == 404
+
+
+def test_the_program_page_shows_each_outcome_beside_the_holdout(worker, console):
+    outcomes = [
+        Outcome("knn", "new", True, estimate(0.05, 0.01), 0.1, again=estimate(0.04, 0.01)),
+        Outcome("fresh", "b", False, estimate(-0.03, 0.01), 0.2),
+        Outcome("third", "b", False, estimate(0.0, 0.01)),
+    ]
+    write_program(worker.workspace, "shop", programmed("revenue_per_visitor", outcomes, holdout=estimate(0.045, 0.01)))
+    html = console("/console/program").body.decode().replace("\N{NO-BREAK SPACE}", " ")
+    wanted = ["1 of 3 treatments were shipped", "changed revenue per visitor", "The holdout agrees", "They agree (",
+              "+5.1 %", "taken back for some later: +4.1 %", "agrees", "not shipped",
+              "of 50 % of 2 online effects"]  # fmt: skip
+    assert [text for text in wanted if text not in html] == []
+    assert html.count('<i class="bar') == 4 + 3
+
+
+def test_a_rehearsal_shows_the_truth_beside_what_each_design_tells(worker, console):
+    keep_rehearsal(worker.workspace, "shop", REHEARSED, "It would have been <shipped>.", NOW)
+    assert 'href="/console/rehearsals/shelf"' in console("/console/rehearsals").body.decode()
+    html = console("/console/rehearsals/shelf").body.decode().replace("\N{NO-BREAK SPACE}", " ")
+    wanted = ["It would have been &lt;shipped&gt;.", "A test of its own clicks", "warned of: Cannibalization (100 %)",
+              "Ship (100 %)", "+20.0 %", "Extend (100 %)"]  # fmt: skip
+    assert [text for text in wanted if text not in html] == []
+    assert html.count('class="truth"') == 2
 
 
 def test_a_report_has_its_json_twin(console):

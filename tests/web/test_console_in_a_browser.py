@@ -5,13 +5,20 @@ from datetime import UTC, datetime
 
 import pytest
 
+from thinslice.experiments.program import Outcome, program
+from thinslice.jobs.program import write_program
+from thinslice.jobs.rehearsal.kept import keep_rehearsal
+from thinslice.jobs.rehearse import rehearse
 from thinslice.records import Check
+from thinslice.simulate.scenarios import find_scenario
+from thinslice.stats import estimate
 from thinslice.web.login import COOKIE, Visitor, issue_token, seal
 
 pytestmark = pytest.mark.browser
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
-PAGES = ["/console/live", "/console/experiments", "/console/experiments/ranker", "/console/experiments/absent"]
+PAGES = ["/console/live", "/console/experiments", "/console/experiments/ranker", "/console/experiments/absent",
+         "/console/program", "/console/rehearsals", "/console/rehearsals/shelf"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +34,14 @@ def console(worker, metric_row, put_experiment):
         Check(name="mixed_assignment", passed=False, statistic=3.0, pvalue=None, detail="3 units in two variants"),
     ]
     put_experiment(worker, metrics, checks, interval=lambda day: [0.1 - 0.3 / day, 0.1 + 0.3 / day])
+    outcomes = [
+        Outcome("knn", "new", True, estimate(0.05, 0.01), 0.1, again=estimate(0.04, 0.01)),
+        Outcome("fresh", "b", False, estimate(-0.03, 0.01)),
+        Outcome("third", "b", False, estimate(0.0, 0.01)),
+    ]
+    write_program(worker.workspace, "shop", program("revenue_per_visitor", outcomes, holdout=estimate(0.045, 0.01)))
+    found = rehearse("shelf", find_scenario("stealing-shelf"), runs=2).as_json()
+    keep_rehearsal(worker.workspace, "shop", found, "So it would have been.", NOW)
     return f"http://127.0.0.1:{worker.port}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -32,7 +33,8 @@ def command(
     which one it is like, or an experiment's file, which is played with and without an effect. Assignment, ranking,
     training, checks and analysis are those of production.
     """
-    from thinslice.cli.rehearse_report import print_rehearsal, print_scenarios, run_bar
+    from thinslice.cli.rehearse_report import print_rehearsal, print_scenarios, run_bar, sentence
+    from thinslice.jobs.rehearsal.kept import keep_rehearsal, whose
     from thinslice.jobs.rehearse import rehearse
     from thinslice.simulate.scenario import Scenario
     from thinslice.simulate.scenarios import SCENARIOS, find_scenario, parse_scenario
@@ -59,6 +61,9 @@ def command(
         name, found = scenario, find_scenario(scenario)
     with run_bar() as tell:
         result = rehearse(name, found, runs=runs, rng=rng, tell=tell)
+    owner = whose(workspace, tenant)
+    if owner is not None:
+        keep_rehearsal(workspace, owner, result.as_json(), sentence(result), datetime.now(UTC))
     if as_json:
         print_json(result.as_json())
     else:

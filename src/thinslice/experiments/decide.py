@@ -100,11 +100,16 @@ def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verd
         return verdict
     goal = next(metric for metric in experiment.metrics if metric.role == "goal")
     steady, early = found["steady"], found["early"]
+    ci = steady["rel_effect_size_ci"] or steady["effect_size_ci"]
+    if ci is None:
+        late = f"no unit did anything from day {doubts.novelty['late_from']} on"
+        return verdict._replace(
+            reasons=[*verdict.reasons, f"{verdict.variant}: one cannot say whether it lasts, {late}"]
+        )
     words = (
         f"{goal.name} changed by {_size(early)} in the first {doubts.novelty['early_days']} days of a unit and by "
         f"{_size(steady)} from day {doubts.novelty['late_from']} on ({interval_in_words(steady['rel_effect_size_ci'])})"
     )
-    ci = steady["rel_effect_size_ci"] or steady["effect_size_ci"]
     left = read(ci, margin=goal.margin, direction=goal.direction)
     reasons = [*verdict.reasons, f"{verdict.variant}: the effect is not stable, {words}"]
     if verdict.action == "ship" and left != "better":

@@ -22,7 +22,8 @@ from thinslice.store.keys import key_id
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
-from thinslice.web.evidence import lasting, method, parts
+from thinslice.web.evidence import health, lasting, method, neighbors, parts, said
+from thinslice.web.ledger import program_parts, rehearsal_parts, rehearsals_of
 from thinslice.web.login import COOKIE, COOKIE_LIFE_S, Visitor, redeem_token, same_origin, seal, visitor_of
 
 TICK_S = 2.0
@@ -43,6 +44,9 @@ SECURITY = {
 
 FORM_BYTES = 4096
 """A longer login form is refused."""
+
+WIDE_MARGIN = 0.2
+"""A wider margin is told in words alone: drawn, it would leave no room for the intervals."""
 
 ROLES = ("goal", "driver", "guardrail", "diagnostic")
 
@@ -66,6 +70,9 @@ def routes(context: Context) -> list[Route]:
         Route("/console/experiments", pages.inside(pages.experiments), methods=read),
         Route("/console/experiments/{name}.json", pages.inside(pages.report_json), methods=read),
         Route("/console/experiments/{name}", pages.inside(pages.experiment), methods=read),
+        Route("/console/program", pages.inside(pages.program), methods=read),
+        Route("/console/rehearsals", pages.inside(pages.rehearsals), methods=read),
+        Route("/console/rehearsals/{name}", pages.inside(pages.rehearsal), methods=read),
     ]
 
 
@@ -188,7 +195,9 @@ class Console:
         folder = self._context.workspace.experiments
         found, broken = read_experiments(folder, visitor.tenant)
         broken = [each._replace(reason=_without(folder, each.reason)) for each in broken]
-        rows = [(each, self._report(visitor.tenant, each.name)) for each in found]
+        newest = sorted(found, key=lambda each: _moment(each.started_at), reverse=True)
+        in_order = sorted(newest, key=lambda each: each.stopped_at is not None)
+        rows = [(each, self._report(visitor.tenant, each.name)) for each in in_order]
         return self._show("experiments.html", visitor=visitor, here="experiments", rows=rows, broken=broken)
 
     async def experiment(self, request: Request, visitor: Visitor) -> Response:
@@ -203,10 +212,35 @@ class Console:
             return self._show("missing.html", 404, visitor=visitor, here="experiments", name=name, why=why)
         report = self._report(visitor.tenant, name)
         money = self._context.settings.tenant(visitor.tenant).currency
+        rehearsed = rehearsals_of(self._context.workspace, visitor.tenant).get(name)
         return self._show(
             "experiment.html", visitor=visitor, here="experiments", experiment=found, report=report,
+            rehearsed=rehearsed is not None,
             **({} if report is None else effects(found, report, money)),
         )  # fmt: skip
+
+    async def program(self, _request: Request, visitor: Visitor) -> Response:
+        """What all experiments together brought, beside the holdout."""
+        path = self._context.workspace.reports / f"{visitor.tenant}.program.json"
+        found = msgspec.json.decode(path.read_bytes()) if path.is_file() else None
+        drawn = None if found is None or not found["outcomes"] else program_parts(found)
+        return self._show("program.html", visitor=visitor, here="program", program=found, drawn=drawn)
+
+    async def rehearsals(self, _request: Request, visitor: Visitor) -> Response:
+        """Every rehearsal that was kept, with what it says."""
+        found = rehearsals_of(self._context.workspace, visitor.tenant)
+        rows = [rehearsal_parts(msgspec.json.decode(path.read_bytes())) for path in found.values()]
+        return self._show("rehearsals.html", visitor=visitor, here="rehearsals", rows=rows)
+
+    async def rehearsal(self, request: Request, visitor: Visitor) -> Response:
+        """One rehearsal: the truth, and what each design of the experiment said of it."""
+        name = request.path_params["name"]
+        path = rehearsals_of(self._context.workspace, visitor.tenant).get(name)
+        if path is None:
+            return self._show("missing.html", 404, visitor=visitor, here="rehearsals", name=name, why="")
+        drawn = rehearsal_parts(msgspec.json.decode(path.read_bytes()))
+        experiment = self._report_file(visitor.tenant, name) is not None
+        return self._show("rehearsal.html", visitor=visitor, here="rehearsals", drawn=drawn, experiment=experiment)
 
     async def report_json(self, request: Request, visitor: Visitor) -> Response:
         """The report as programs read it."""
@@ -237,6 +271,10 @@ class Console:
         return HTMLResponse(html, status_code=status, headers=SECURITY)
 
 
+def _moment(at: datetime | None) -> float:
+    return 0.0 if at is None else at.timestamp()
+
+
 def _without(folder: Path, text: str) -> str:
     """A message without where the workspace lies on this machine."""
     return text.replace(f"{folder}/", "")
@@ -246,19 +284,21 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
     """What the page draws of a report: rows of metrics by role on one scale, and the curve of the goal."""
     metrics = {metric.name: metric for metric in experiment.metrics or DEFAULT_METRICS}
     scale = charts.shared_scale(
-        [row.rel_effect_size_ci for row in report.metrics],
-        extra=[row.margin for row in report.metrics if row.margin is not None],
+        [row.rel_effect_size_ci for row in report.metrics if row.role != "diagnostic"],
+        extra=[row.margin for row in report.metrics if row.margin is not None and row.margin < WIDE_MARGIN],
     )
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(report.metrics, key=lambda each: ROLES.index(each.role)):
         metric = metrics.get(row.name)
         unit = unit_of(metric) if metric is not None else "count"
         down = metric is not None and metric.direction == "down"
-        margin = None if row.margin is None else scale.at(row.margin if down else -row.margin)
+        inside = row.rel_effect_size is not None and scale.low < row.rel_effect_size < scale.high
+        shown = row.margin is not None and row.margin <= scale.high
+        margin = scale.at((row.margin or 0.0) * (1 if down else -1)) if shown else None
         rows.setdefault(row.role, []).append(
             {
                 "result": row,
-                "bar": charts.bar(scale, row.rel_effect_size, row.rel_effect_size_ci),
+                "bar": charts.bar(scale, row.rel_effect_size, row.rel_effect_size_ci) if inside else None,
                 "margin": margin,
                 "down": down,
                 "levels": [wording.level(mean, unit, money) for mean in (row.mean_control, row.mean_treatment)],
@@ -266,7 +306,8 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
         )
     return {
         "rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), "method": method(report),
-        "lasting": lasting(report), "parts": parts(report), **goal_curve(report),
+        "lasting": lasting(report), "parts": parts(report), "health": health(report), "said": said(report),
+        "neighbors": neighbors(report), "blocks": experiment.unit == "block", **goal_curve(report),
     }  # fmt: skip
 
 

@@ -6,16 +6,68 @@ from typing import Any
 from thinslice.records import Report
 from thinslice.web import charts, wording
 
+DIFFERS = 0.05
+"""Below this p-value the values of a segment are said to differ."""
+
 MOST_METRICS = 4
 """Segments are drawn for so many metrics and treatments; the JSON holds all."""
 
 
 def method(report: Report) -> str:
     """How effects were estimated, in a sentence; empty for the plain way."""
-    said = [f"Estimated by {report.method}."] if report.method not in ("", "Welch") else []
+    told = [f"Estimated by {report.method}."] if report.method not in ("", "Welch") else []
     if report.looks:
-        said.append(f"Look {report.looks['look']} of {report.looks['of']} that were planned; intervals allow for it.")
-    return " ".join(said)
+        told.append(f"Look {report.looks['look']} of {report.looks['of']} that were planned; intervals allow for it.")
+    return " ".join(told)
+
+
+def health(report: Report) -> dict[str, list[dict[str, Any]]]:
+    """The checks: those that failed with their details, then those that passed."""
+    word = "failed" if report.decision.action == "invalid" else "warns"
+    rows: dict[str, list[dict[str, Any]]] = {"failed": [], "passed": []}
+    for check in report.checks:
+        rows["passed" if check.passed else "failed"].append(
+            {"title": wording.check(check.name), "name": wording.title(check.name), "detail": check.detail,
+             "chance": wording.chance(check.pvalue), "word": "passed" if check.passed else word}
+        )  # fmt: skip
+    return rows
+
+
+def said(report: Report) -> dict[str, Any]:
+    """The decision in words: its sentence and its reasons, without those that stand among the checks."""
+    names = {row.name for row in report.metrics}
+    checks = tuple(f"{check.name}: " for check in report.checks)
+    reasons = [reason for reason in report.decision.reasons if not reason.startswith(checks)]
+    return {
+        "sentence": wording.spoken(report.decision.sentence, names),
+        "reasons": [wording.spoken(reason, names).replace("cannot say", "one cannot say yet") for reason in reasons],
+    }
+
+
+def neighbors(report: Report) -> list[dict[str, str]]:
+    """What an experiment's placement gained and its neighbors lost, in words; empty where it is on all placements."""
+    rows = []
+    for row in report.placements:
+        share, bounds = row["cannibalized_share"], _bounds(row["cannibalized_share_ci"])
+        ends = (
+            ""
+            if bounds is None or None in bounds
+            else f" (95 % interval {wording.share(bounds[0])} to {wording.share(bounds[1])})"
+        )
+        rows.append(
+            {
+                "placement": row["placement"], "variant": row["variant"],
+                "own": _clicks(row["own_effect_size"], _bounds(row["own_effect_size_ci"])),
+                "others": _clicks(row["others_effect_size"], _bounds(row["others_effect_size_ci"])),
+                "taken": "it gained no clicks" if share is None else f"{wording.share(share)}{ends}",
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _clicks(change: float, bounds: charts.Bounds | None) -> str:
+    ends = "" if bounds is None or None in bounds else f" ({bounds[0]:+.3f} to {bounds[1]:+.3f})"
+    return f"{change:+.3f}{ends}".replace("-", wording.MINUS)
 
 
 def lasting(report: Report) -> dict[str, Any] | None:
@@ -34,7 +86,7 @@ def lasting(report: Report) -> dict[str, Any] | None:
 
 def parts(report: Report) -> dict[str, Any] | None:
     """Effects within segments, the first metrics' on one scale; None without segments."""
-    rows = [row for row in report.segments if row["rel_effect_size"] is not None]
+    rows = [row for row in report.segments if row["rel_effect_size"] is not None and row["role"] != "diagnostic"]
     if not rows:
         return None
     drawn = list(dict.fromkeys((row["name"], row["variant"]) for row in rows))[:MOST_METRICS]
@@ -54,11 +106,14 @@ def parts(report: Report) -> dict[str, Any] | None:
 
 def _words(found: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     early, steady = (wording.change(row[name]["rel_effect_size"]) for name in ("early", "steady"))
-    stable = "It is not stable" if row["stable"] is False else "No change with time is shown"
-    return (
-        f"{row['variant']}: {early} in a unit's first {found['early_days']} days, {steady} from day "
-        f"{found['late_from']} on ({wording.interval(_bounds(row['steady']['rel_effect_size_ci']))}). {stable}."
+    stable = "The effect is not stable" if row["stable"] is False else "No change with time is shown"
+    late = (
+        f"{steady} from day {found['late_from']} on ({wording.interval(_bounds(row['steady']['rel_effect_size_ci']))})"
     )
+    if row["steady"]["rel_effect_size"] is None:
+        late = f"nothing to compare from day {found['late_from']} on"
+        stable = "Whether it lasts cannot be told"
+    return f"{row['variant']}: {early} in a visitor's first {found['early_days']} days, {late}. {stable}."
 
 
 def _day(scale: charts.Scale, day: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +128,7 @@ def _day(scale: charts.Scale, day: Mapping[str, Any]) -> dict[str, Any]:
 def _part(scale: charts.Scale, row: Mapping[str, Any]) -> dict[str, Any]:
     change, bounds = _believed(row)
     return {
-        "title": f"{row['segment']} {row['value']}", "share": wording.share(row.get("share")),
+        "title": f"{wording.title(row['segment'])}: {row['value']}", "share": wording.share(row.get("share")),
         "reading": row["reading"], "bar": charts.bar(scale, change, bounds), "change": wording.change(change),
         "interval": wording.interval(bounds), "measured": wording.change(row["rel_effect_size"]),
     }  # fmt: skip
@@ -88,8 +143,12 @@ def _believed(row: Mapping[str, Any]) -> tuple[float | None, charts.Bounds | Non
 
 def _difference(report: Report, name: str, variant: str) -> str:
     found = [row for row in report.heterogeneity if (row["name"], row["variant"]) == (name, variant)]
-    said = [f"{row['segment']} p = {row['pvalue']:.2g}" for row in found if row["pvalue"] is not None]
-    return f"Whether the values of a segment differ: {', '.join(said)}." if said else ""
+    told = []
+    for row in found:
+        if row["pvalue"] is not None:
+            differ = "The effect differs by" if row["pvalue"] < DIFFERS else "No difference is shown by"
+            told.append(f"{differ} {row['segment']} ({wording.chance(row['pvalue'])}).")
+    return " ".join(told)
 
 
 def _bounds(value: Any) -> charts.Bounds | None:

@@ -1,5 +1,7 @@
 """Numbers as people read them: percent with a true minus, money, counts with thin spaces, times with their zone."""
 
+import re
+from collections.abc import Iterable
 from datetime import datetime
 
 READINGS = {
@@ -19,7 +21,47 @@ ACTIONS = {
 }
 """What a decision is called on a page."""
 
-MINUS, THIN = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
+SHORT = {**ACTIONS, "extend": "Extend"}
+"""The same where there is little room."""
+
+CHECKS = {
+    "sample_ratio": "The split came out as planned",
+    "sample_ratio_over_time": "The split held all the time",
+    "sample_ratio_by_day": "The split held on each day",
+    "sample_ratio_by_segment": "The split held in each segment",
+    "mixed_assignment": "Nobody was seen in two variants",
+    "isolated_training": "Each variant learns from its own visitors",
+    "contamination": "No model learned from the other variant",
+    "covariate_balance": "Variants were alike before the start",
+    "missing_exposures": "As many slates are seen as are served",
+    "bots_by_variant": "Bots do not favor a variant",
+    "cannibalization": "It takes no clicks from its neighbors",
+    "spillover": "Neighbors do not pass the effect on",
+    "effect_over_time": "The effect stays the same over time",
+    "control_over_ramp": "Control stays the same while shares change",
+    "own_against_pooled": "Own and shared models say the same",
+    "segments_before_exposure": "Segments were known beforehand",
+}
+"""What a check asks, as the answer that one hopes for; others go by their names."""
+
+ROLES = {
+    "goal": "Goal: what is decided by",
+    "driver": "Drivers: how it comes about",
+    "guardrail": "Guardrails: must not get worse than accepted",
+    "diagnostic": "Beside them: decide nothing",
+}
+"""What a role is called on a page."""
+
+TRAININGS = {
+    "isolated": "each variant learns from its own visitors only",
+    "shared": "variants learn from each other's visitors",
+}
+"""How the models of an experiment learn, in words."""
+
+KINDS = {"test": "", "holdout": "holdout", "backtest": "backtest"}
+"""What is said of an experiment that is no ordinary test."""
+
+MINUS, THIN, FIXED = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"
 
 
 def count(value: float) -> str:
@@ -34,19 +76,21 @@ def count(value: float) -> str:
 def change(share: float | None) -> str:
     """A relative change in percent, signed, with one decimal; a dash when there is none.
 
-    >>> change(-0.021).replace("\N{MINUS SIGN}", "-")
+    >>> change(-0.021).replace("\N{MINUS SIGN}", "-").replace("\N{NO-BREAK SPACE}", " ")
     '-2.1 %'
     """
     if share is None:
         return "–"
     digits = 1 if abs(share) < 10 else 0
-    return f"{100 * share:+.{digits}f} %".replace("-", MINUS)
+    shown = round(100 * share, digits)
+    text = f"{shown:+.{digits}f}" if shown else f"{0:.{digits}f}"
+    return f"{text}{FIXED}%".replace("-", MINUS)
 
 
 def interval(bounds: tuple[float | None, float | None] | None) -> str:
     """Both bounds of a relative interval; a bound that is open is said to be.
 
-    >>> interval((0.005, None))
+    >>> interval((0.005, None)).replace("\N{NO-BREAK SPACE}", " ")
     '+0.5 % to no bound'
     """
     if bounds is None:
@@ -73,7 +117,7 @@ def level(value: float | None, unit: str, currency: str) -> str:
 
 def share(value: float | None, digits: int = 1) -> str:
     """A share 0..1 in percent, unsigned."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:.{digits}f}{FIXED}%"
 
 
 def milliseconds(value: float | None) -> str:
@@ -86,6 +130,42 @@ def moment(value: datetime | None) -> str:
     return "–" if value is None else f"{value:%-d %b %Y, %H:%M} UTC"
 
 
+def chance(pvalue: float | None) -> str:
+    """A p-value with two figures that matter; empty where there is none.
+
+    >>> chance(0.00000012)
+    'p < 0.0001'
+    """
+    if pvalue is None:
+        return ""
+    return "p < 0.0001" if pvalue < 0.0001 else f"p = {pvalue:.2g}"
+
+
+def check(name: str) -> str:
+    """A check as the answer that one hopes for.
+
+    >>> check("sample_ratio")
+    'The split came out as planned'
+    """
+    return CHECKS.get(name) or title(name)
+
+
+def spoken(text: str, names: Iterable[str]) -> str:
+    """A sentence in which names of metrics are words, and minus signs are true ones.
+
+    >>> spoken("Ship b: revenue_per_visitor changed by -2.", ["revenue_per_visitor"]).replace("\N{MINUS SIGN}", "-")
+    'Ship b: revenue per visitor changed by -2.'
+    """
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, name.replace("_", " "))
+    return re.sub(r"(?<![\w.])-(?=\d)", MINUS, text).replace(" %", f"{FIXED}%")
+
+
+def day(value: datetime | None) -> str:
+    """A day in UTC."""
+    return "–" if value is None else f"{value:%-d %b %Y}"
+
+
 def title(name: str) -> str:
     """A metric's or check's name as words.
 
@@ -93,3 +173,12 @@ def title(name: str) -> str:
     'Revenue per visitor'
     """
     return name.replace("_", " ").replace("-", " ").capitalize()
+
+
+def sentence(text: str) -> str:
+    """Words that begin a sentence.
+
+    >>> sentence("the test of a mean")
+    'The test of a mean'
+    """
+    return text[:1].upper() + text[1:]

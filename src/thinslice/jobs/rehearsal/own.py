@@ -14,6 +14,7 @@ from thinslice.experiments.evidence import Look
 from thinslice.experiments.placements import EVERYWHERE, judged_by_page
 from thinslice.experiments.wording import times_in_words
 from thinslice.jobs.rehearsal.crowd import STARTED_AT, end_of
+from thinslice.jobs.rehearsal.kept import whose
 from thinslice.jobs.rehearsal.own_blocks import block_world
 from thinslice.jobs.rehearsal.own_shoppers import BASE_UNITS, LIFTED, PLACEMENTS, columns, level_of, with_caps
 from thinslice.jobs.rehearsal.own_units import unit_world
@@ -22,7 +23,7 @@ from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.unit_table import identifier
 from thinslice.metrics.unit_table import text as literal
 from thinslice.records import Experiment, Report
-from thinslice.settings import Workspace, read_settings
+from thinslice.settings import Workspace
 from thinslice.simulate.scenario import Scenario
 from thinslice.store.lake import Lake
 
@@ -72,13 +73,13 @@ def own_experiment(
         BadInput: So many units would come that no run ends, blocks that are too few to compare, or clusters that
             results are to steer.
     """
-    whose = tenant or _only_tenant(workspace)
-    experiment = parse_experiment(text, whose or "rehearsal", where)
+    owner = tenant or whose(workspace, None)
+    experiment = parse_experiment(text, owner or "rehearsal", where)
     days = experiment.days
     start, end = experiment.started_at, experiment.ends_at
     if days is None:
         days = USUAL_DAYS if start is None or end is None else (end - start) / timedelta(days=1)
-    a_day = traffic or (_traffic_of(workspace, whose) if whose else None) or USUAL_TRAFFIC
+    a_day = traffic or (_traffic_of(workspace, owner) if owner else None) or USUAL_TRAFFIC
     units = a_day * days
     if units > MOST_UNITS:
         raise BadInput(
@@ -94,11 +95,12 @@ def own_experiment(
         stopped_at=None, days=days, looks=_looks(experiment), history=[], fingerprint={},
     )  # fmt: skip
     experiment = judged_by_page(experiment)
-    shares = _cluster_shares(workspace, whose, experiment, units) if experiment.unit == "cluster" else ()
+    shares = _cluster_shares(workspace, owner, experiment, units) if experiment.unit == "cluster" else ()
     designs = {"nothing": "your experiment without an effect"}
     if experiment.placement != EVERYWHERE:
         designs["steals"] = f"{experiment.placement} only takes {100 * abs(effect):g} % from its neighbors"
-    designs["effect"] = f"your experiment with {100 * effect:+g} %"
+    where_to = "" if experiment.placement == EVERYWHERE else f" at {experiment.placement}"
+    designs["effect"] = f"your experiment with {100 * effect:+g} %{where_to}"
     people = "visitors" if experiment.unit in ("cluster", "block") else f"{experiment.unit}s"
     says = f"{a_day:,.0f} {people} a day for {days:g} days{_how(experiment, shares, blocks)}, as {where} says."
     return experiment.name, Own(
@@ -210,13 +212,6 @@ def _cluster_shares(
             return tuple(n / total for _, n in rows)
     size = min(max(round(units / CLUSTER_UNITS), LEAST_CLUSTERS), MOST_CLUSTERS)
     return (1 / size,) * size
-
-
-def _only_tenant(workspace: Workspace) -> str | None:
-    if not workspace.settings_file.is_file():
-        return None
-    tenants = list(read_settings(workspace).tenants)
-    return tenants[0] if len(tenants) == 1 else None
 
 
 def _traffic_of(workspace: Workspace, tenant: str) -> float | None:
