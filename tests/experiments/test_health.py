@@ -9,6 +9,8 @@ from thinslice.experiments.health import (
     bots_by_variant,
     contamination,
     covariate_balance,
+    duplicate_exposures,
+    log_loss_by_segment,
     missing_exposures,
     odd_segments,
     sample_ratio_by_day,
@@ -153,3 +155,50 @@ def test_contamination_names_the_worst_variant_and_who_explores():
     assert not found.passed
     assert "30.0 % of the rows that taught old" in found.detail
     assert "new explores" in found.detail
+
+
+def test_reports_that_get_lost_in_one_browser_are_named_by_it():
+    rng = np.random.default_rng(0)
+    even = {"old": seen(rng, 0.0), "new": seen(rng, 0.0)}
+    assert log_loss_by_segment(evidence(served_by={"browser": {"chromium": even, "webkit": even}}), PLAN).passed
+    lossy = {"old": seen(rng, 0.0), "new": seen(rng, 0.1)}
+    found = log_loss_by_segment(evidence(served_by={"browser": {"chromium": even, "webkit": lossy}}), PLAN)
+    assert not found.passed
+    assert "lost in 1 of 2 slices, the worst first: browser = webkit: 79.8 %" in found.detail
+    assert log_loss_by_segment(evidence(), PLAN) is None
+
+
+def test_slates_that_are_logged_twice_are_counted_by_variant():
+    found = duplicate_exposures(evidence(duplicates={"old": (900, 0), "new": (1_000, 40)}))
+    assert not found.passed
+    assert found.detail == "of 1,900 slates these were logged more than once: 40 of new"
+    assert duplicate_exposures(evidence(duplicates={"old": (900, 0), "new": (1_000, 0)})).passed
+    assert duplicate_exposures(evidence()) is None
+
+
+def test_a_broken_split_says_where_most_of_it_lies_and_what_to_do():
+    rng = np.random.default_rng(0)
+    n = 40_000
+    arm, browser = rng.integers(0, 2, n), rng.choice(["chromium", "webkit"], n, p=[0.8, 0.2])
+    kept = ~((arm == 1) & (browser == "webkit") & (rng.random(n) < 0.25))
+    data = Units(np.array(["old", "new"])[arm[kept]], {"y": np.ones(kept.sum())}, segments={"browser": browser[kept]})
+    found = {check.name: check for check in check_all(gather(data, PLAN), PLAN)}["sample_ratio"]
+    assert not found.passed
+    assert found.advice.startswith("Most of it lies in browser = webkit (old")
+    assert "Look in this order" in found.advice
+
+
+def test_every_check_that_fails_says_what_to_do():
+    rng = np.random.default_rng(0)
+    lossy = {"old": seen(rng, 0.0), "new": seen(rng, 0.2)}
+    broken = evidence(
+        [(1_000, 700)] * 7, served=lossy, served_by={"browser": {"webkit": lossy}},
+        duplicates={"new": (10, 2)}, mixed_units=3, contamination={"new": 0.2},
+        bots=Split(np.array([[100.0, 300.0]]), HALF),
+    )  # fmt: skip
+    failed = [check for check in check_all(broken, PLAN) if not check.passed]
+    assert {check.name for check in failed} == {
+        "sample_ratio", "mixed_assignment", "duplicate_exposures", "contamination", "sample_ratio_over_time",
+        "sample_ratio_by_day", "missing_exposures", "log_loss_by_segment", "bots_by_variant",
+    }  # fmt: skip
+    assert all(check.advice.endswith(".") for check in failed)

@@ -31,7 +31,7 @@ def test_an_effect_that_another_experiment_doubles_is_found_and_said_with_both_n
     found = interaction_check(experiment("one"), experiment("two", "a", "b"), cells(np.random.default_rng(0), 1.0))
     assert (found.name, found.passed) == ("interaction_two", False)
     assert "beside two: the effect of new on views_per_visitor is" in found.detail
-    assert "one layer" in found.detail
+    assert "one layer" in found.advice
 
 
 def test_experiments_that_do_not_meddle_alarm_as_seldom_as_promised():

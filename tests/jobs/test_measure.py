@@ -123,7 +123,8 @@ def test_what_the_lake_holds_is_measured_as_its_rows(workspace):
     got = measure(workspace, "shop", "ranker", END)
     same(got, history.expected())
     assert [check.name for check in got.checks] == [
-        "sample_ratio", "mixed_assignment", "isolated_training", "sample_ratio_over_time", "sample_ratio_by_day",
+        "sample_ratio", "mixed_assignment", "duplicate_exposures", "isolated_training", "effect_over_time",
+        "sample_ratio_over_time", "sample_ratio_by_day",
     ]  # fmt: skip
     assert all(check.passed for check in got.checks)
     assert got.metrics[2].name == "click_through_rate"

@@ -1,10 +1,17 @@
 """Is the experiment healthy? When a check that matters fails, no effect is believed."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from thinslice.experiments.evidence import Evidence
 from thinslice.experiments.health import (
     bots_by_variant,
+    causes,
     contamination,
     covariate_balance,
+    duplicate_exposures,
+    log_loss_by_segment,
     missing_exposures,
     sample_ratio_by_day,
     sample_ratio_by_segment,
@@ -29,6 +36,7 @@ def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
     found = [
         sample_ratio(evidence, experiment),
         mixed_assignment(evidence),
+        duplicate_exposures(evidence),
         isolated_training(experiment),
         contamination(evidence),
         own_against_pooled(evidence, experiment),
@@ -40,11 +48,12 @@ def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
         sample_ratio_by_segment(evidence, experiment),
         covariate_balance(evidence, experiment),
         missing_exposures(evidence, experiment),
+        log_loss_by_segment(evidence, experiment),
         bots_by_variant(evidence, experiment),
         cannibalization(evidence, experiment),
         *evidence.findings,
     ]
-    return [check for check in found if check is not None]
+    return _advised(found, evidence, experiment)
 
 
 def check_file(evidence: Evidence, experiment: Experiment) -> list[Check]:
@@ -60,7 +69,51 @@ def check_file(evidence: Evidence, experiment: Experiment) -> list[Check]:
         covariate_balance(evidence, experiment),
         *evidence.findings,
     ]
-    return [check for check in found if check is not None]
+    return _advised(found, evidence, experiment)
+
+
+ADVICE = {
+    "sample_ratio": "Units of one variant are lost or counted twice; no effect can be read until that is mended. "
+    "Look in this order: the assignment (a cache, a redirect), what is logged (a slower page, an error, an empty "
+    "slate), what is filtered (a bot rule that sees the variant), new weights without a new version.",
+    "sample_ratio_over_time": "See what was released or changed on that day, mend it, and start anew: what was lost "
+    "before cannot be won back.",
+    "sample_ratio_by_day": "Compare releases and outages of that day, and start anew where it is not the only one.",
+    "sample_ratio_by_segment": "Find why that browser, device or place loses units of one variant, mend it, and start "
+    "anew.",
+    "mixed_assignment": "A unit has to see one variant: make ids last (a login, cookies), keep weights sticky, and ask "
+    "every page for the same unit. Units in two variants are left out of the effects.",
+    "duplicate_exposures": "Slates are sent or stored twice: one recommendation_id for each request, sent once.",
+    "isolated_training": 'Set training = "isolated" and start anew: one variant lives on what the other finds.',
+    "contamination": 'Train each variant on its own sessions (training = "isolated") and start anew.',
+    "covariate_balance": "Look at the sample ratio and at what is left out first; adjusting by the past (CUPED) does "
+    "not mend an assignment that is not random.",
+    "missing_exposures": "Open that variant's page in the browsers that visitors have: is it slower, does the tag "
+    "report view_item_list there too?",
+    "log_loss_by_segment": "Open that variant's page there: is it slower, does the tag report view_item_list too? What "
+    "is reported (clicks) is lost with it, so read no effect of that segment.",
+    "bots_by_variant": "Tell bots by what is known before the slate (the user agent), not by what they did with it.",
+    "segments_before_exposure": "Take a segment that was known before the assignment.",
+    "missing_days": "Bring the rows of those days, or end the report before them.",
+    "outcomes_before_exposure": "Join what units did to their exposures by time, the exposure first.",
+    "cannibalization": "Judge the shelf by the page's goal, and compare pages, not shelves.",
+}
+"""What to do where a check failed that does not say so itself."""
+
+
+def _advised(found: Sequence[Check | None], evidence: Evidence, experiment: Experiment) -> list[Check]:
+    """The checks that there are; those that failed say what to do, and a broken split where most of it lies."""
+    checks = []
+    for check in found:
+        if check is None:
+            continue
+        advice = check.advice
+        if not check.passed and not advice:
+            advice = ADVICE.get(check.name, "")
+            lies = causes(evidence, experiment) if check.name == "sample_ratio" else ""
+            advice = f"Most of it lies in {lies}. {advice}" if lies else advice
+        checks.append(check if advice == check.advice else msgspec.structs.replace(check, advice=advice))
+    return checks
 
 
 def sample_ratio(evidence: Evidence, experiment: Experiment) -> Check:

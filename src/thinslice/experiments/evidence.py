@@ -112,6 +112,8 @@ class Evidence(NamedTuple):
         explorers: Variants that try what they do not know yet; others may harvest what they find.
         daily: The goal day by day, the first day first; empty where days are unknown.
         spillovers: What neighbors do to control, by kind of neighbor.
+        served_by: Segment → value → the same as `served` of its units.
+        duplicates: Variant → (slates that were looked at, those of them that were logged more than once).
     """
 
     variants: Mapping[str, Moments]
@@ -142,6 +144,8 @@ class Evidence(NamedTuple):
     explorers: frozenset[str] = frozenset()
     daily: Sequence[Daily] = ()
     spillovers: Sequence[Spillover] = ()
+    served_by: Mapping[str, Mapping[str, Mapping[str, Moments]]] = {}
+    duplicates: Mapping[str, tuple[int, int]] = {}
 
 
 class Units(NamedTuple):

@@ -10,7 +10,7 @@ from thinslice.errors import StatisticsError
 from thinslice.experiments.evidence import WEIGHT, Evidence, Split, treatments
 from thinslice.experiments.wording import percent
 from thinslice.records import Check, Experiment
-from thinslice.stats import Quotient, effect, holm, logged_evidence, logged_ratio, sample
+from thinslice.stats import Moments, Quotient, effect, holm, logged_evidence, logged_ratio, sample
 
 ALARM = 0.001
 """Every check alarms falsely with this chance at most, over all of its days, segments or columns together."""
@@ -163,34 +163,90 @@ def missing_exposures(evidence: Evidence, experiment: Experiment) -> Check | Non
     The share of served slates of which an impression arrived depends on the browser and the network, not on what the
     slate shows; where it differs by variant, one variant's log gets lost.
     """
-    control = evidence.served.get(experiment.control_name)
-    if control is None or control.n < 2:
+    found = _reported({"": evidence.served}, experiment)
+    if not found:
         return None
-    worst: tuple[float, float, str] | None = None
-    pvalues: list[float | None] = []
-    for variant in treatments(experiment):
-        treated = evidence.served.get(variant.name)
-        if treated is None or treated.n < 2:
-            continue
-        if control.mean_of("seen") + treated.mean_of("seen") == 0:
-            continue
-        try:
-            got = effect(*(sample(of, Quotient("seen", "served")) for of in (control, treated)))
-        except StatisticsError:
-            continue
-        pvalues.append(got.pvalue)
-        if got.pvalue is not None and (worst is None or got.pvalue < worst[0]):
-            shares = f"{percent(got.mean_control, signed=False)} of control's slates were reported as seen, "
-            shares += f"{percent(got.mean_treatment, signed=False)} of {variant.name}'s"
-            worst = (got.pvalue, got.effect_size / got.se, shares)
-    if worst is None:
-        return None
-    adjusted = min(p for p in holm(pvalues) if p is not None)
-    passed = adjusted >= ALARM
+    worst = found[0]
+    passed = worst.pvalue >= ALARM
     hint = "" if passed else ": one variant's reports get lost (a slower page, a broken tag, an ad blocker)"
     return Check(
-        name="missing_exposures", passed=passed, statistic=worst[1], pvalue=adjusted, detail=f"{worst[2]}{hint}"
+        name="missing_exposures", passed=passed, statistic=worst.statistic, pvalue=worst.pvalue,
+        detail=f"{worst.words}{hint}",
+    )  # fmt: skip
+
+
+def log_loss_by_segment(evidence: Evidence, experiment: Experiment) -> Check | None:
+    """The same within each value of each segment (such as the browser), by Holm over all of them."""
+    slices = {
+        f"{segment} = {value}": served
+        for segment, values in evidence.served_by.items()
+        for value, served in values.items()
+    }
+    found = _reported(slices, experiment)
+    if not found:
+        return None
+    odd = [of for of in found if of.pvalue < ALARM]
+    detail = f"reports get lost alike in each of {len(found)} slices"
+    if odd:
+        named = "; ".join(f"{of.where}: {of.words}" for of in odd[:3])
+        detail = f"one variant's reports get lost in {len(odd)} of {len(found)} slices, the worst first: {named}"
+    worst = found[0]
+    return Check(
+        name="log_loss_by_segment", passed=not odd, statistic=worst.statistic, pvalue=worst.pvalue, detail=detail
     )
+
+
+def _reported(slices: Mapping[str, Mapping[str, Moments]], experiment: Experiment) -> list[_Odd]:
+    """How much more often one variant's slates are reported as seen, by slice and treatment, the worst first (Holm)."""
+    rows: list[tuple[str, float, float, str]] = []
+    for where, served in slices.items():
+        control = served.get(experiment.control_name)
+        if control is None or control.n < 2:
+            continue
+        for variant in treatments(experiment):
+            treated = served.get(variant.name)
+            if treated is None or treated.n < 2 or control.mean_of("seen") + treated.mean_of("seen") == 0:
+                continue
+            try:
+                got = effect(*(sample(of, Quotient("seen", "served")) for of in (control, treated)))
+            except StatisticsError:
+                continue
+            if got.pvalue is not None:
+                words = f"{percent(got.mean_control, signed=False)} of control's slates were reported as seen, "
+                words += f"{percent(got.mean_treatment, signed=False)} of {variant.name}'s"
+                rows.append((where, got.pvalue, got.effect_size / got.se, words))
+    adjusted = holm([row[1] for row in rows])
+    odd = [
+        _Odd(where, 1.0 if p is None else p, statistic, words)
+        for (where, _, statistic, words), p in zip(rows, adjusted, strict=True)
+    ]
+    return sorted(odd, key=lambda found: (found.pvalue, -abs(found.statistic)))
+
+
+def duplicate_exposures(evidence: Evidence) -> Check | None:
+    """Whether slates were logged more than once; None where nobody looked."""
+    looked = sum(slates for slates, _ in evidence.duplicates.values())
+    if not looked:
+        return None
+    twice = {name: again for name, (_, again) in evidence.duplicates.items() if again}
+    detail = f"each of {looked:,} slates was logged once"
+    if twice:
+        parts = ", ".join(f"{again:,} of {name}" for name, again in sorted(twice.items(), key=lambda row: -row[1]))
+        detail = f"of {looked:,} slates these were logged more than once: {parts}"
+    return Check(
+        name="duplicate_exposures", passed=not twice, statistic=float(sum(twice.values())), pvalue=None, detail=detail
+    )
+
+
+def causes(evidence: Evidence, experiment: Experiment, *, most: int = 3) -> str:
+    """Where most of a mismatch of the whole split lies: slices by what they add to it, in words; empty without any.
+
+    A slice adds how far it is off more than the whole would make it (chi-square), so the days and values of segments
+    stand in one order.
+    """
+    ranked = sorted(_ranked(evidence.splits, experiment), key=lambda found: -found.statistic)
+    told = [found for found in ranked if found.pvalue < ALARM][:most]
+    return "; ".join(f"{found.where} ({found.words})" for found in told)
 
 
 def bots_by_variant(evidence: Evidence, experiment: Experiment) -> Check | None:

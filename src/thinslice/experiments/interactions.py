@@ -60,9 +60,14 @@ def interaction_check(
     pvalue, statistic, words = worst
     passed = pvalue >= ALARM
     detail = f"beside {other.name}: {words}"
+    advice = ""
     if not passed:
-        detail += ". They disturb each other: put both into one layer, so that no unit is in both"
-    return Check(name=f"interaction_{other.name}", passed=passed, statistic=statistic, pvalue=pvalue, detail=detail)
+        detail += ". They disturb each other"
+        advice = "Put both into one layer, so that no unit is in both."
+    return Check(
+        name=f"interaction_{other.name}", passed=passed, statistic=statistic, pvalue=pvalue, detail=detail,
+        advice=advice,
+    )  # fmt: skip
 
 
 def _control_first(other: Experiment) -> list[str]:

@@ -129,8 +129,8 @@ def _number_complaints(experiment: Experiment) -> Iterator[str]:
     ):
         yield (
             f"pooled_share is {experiment.pooled_share:g}, but it compares models that learned apart with models that "
-            'did not, unit by unit: it needs training = "isolated", fixed weights, no rerandomize_days, and a unit that '
-            "is no cluster and no block."
+            'did not, unit by unit: it needs training = "isolated", fixed weights, no rerandomize_days, and a unit '
+            "that is no cluster and no block."
         )
     if experiment.deal_items != "none" and experiment.training != "isolated":
         yield (

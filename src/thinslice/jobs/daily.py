@@ -28,8 +28,8 @@ OF_SLATES = frozenset({"clicks", "impressions", "exposures"})
 """Columns that belong to a slate, and so mean the same before the start, when nobody was in the experiment."""
 
 DAILY_UNITS, DAILY_DEEDS = "daily_units", "daily_deeds"
-"""Tables that stay for other checks: one row a unit (unit_id, key, variant, entry, first_exposure, pooled); one row a
-unit and day on which it was served (unit_id, key, variant, pooled, day, the goal's columns)."""
+"""Tables that stay for other checks: one row a unit (as `units_sql`, with entry and pooled); one row a unit and day
+on which it did something (unit_id, key, variant, pooled, day, exposures, the goal's columns)."""
 
 
 class Counted(NamedTuple):
@@ -59,14 +59,14 @@ def count_days(database: Database, experiment: Experiment, until: datetime, vect
     if goal is None or goal.quantile is not None or experiment.started_at is None or experiment.unit == "block":
         return Counted([], False)
     start = experiment.started_at.timestamp()
-    everybody = msgspec.structs.replace(experiment, pooled_share=0.0, segments=[])
+    everybody = msgspec.structs.replace(experiment, pooled_share=0.0)
     each = _one_in(database, experiment, until)
     marked = (
         f"unit_id IN (SELECT unit_id FROM exposure_variants WHERE tenant = {text(experiment.tenant)} AND experiment = "
         f"{text(experiment.name)} AND context_leaf = {text(POOLED_LEAF)})"
     )
     database.execute(
-        f"CREATE OR REPLACE TEMP TABLE {DAILY_UNITS} AS SELECT unit_id, key, variant, mixed, is_bot, first_exposure, "
+        f"CREATE OR REPLACE TEMP TABLE {DAILY_UNITS} AS SELECT *, "
         f"CAST(floor((epoch(first_exposure) - {start!r}) / {DAY_S}) AS INTEGER) AS entry, "
         f"{marked if experiment.pooled_share else 'false'} AS pooled FROM ({units_sql(everybody, until, vector)}) "
         f"WHERE NOT mixed AND NOT is_bot AND hash(unit_id) % {each} = 0"

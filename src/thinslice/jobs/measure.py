@@ -23,6 +23,7 @@ from thinslice.jobs.measure_journal import keeps_journal, parts_of
 from thinslice.jobs.measure_parts import PERIODS, TILT, Parts, count_parts, goal_columns
 from thinslice.jobs.measure_tables import make_tables
 from thinslice.jobs.provenance import contamination_of, explorers_of
+from thinslice.jobs.watch import NOTHING, Watched, watch
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.statistics import Database
 from thinslice.records import Check, Experiment, Report
@@ -69,7 +70,8 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime, *, thre
     """The report of one experiment from everything that the lake holds of it.
 
     Where units are visitors, users or sessions only what is new is read of the lake, and the journal of the experiment
-    (`thinslice.jobs.measure_journal`) for the rest; the report is the same, to the last digit, on any number of threads.
+    (`thinslice.jobs.measure_journal`) for the rest; the report is the same, to the last digit, on any number of
+    threads.
 
     The first report after the end records its decision in the table `decisions`; later ones show that decision.
 
@@ -88,9 +90,11 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime, *, thre
     database = lake.connect(tenant=tenant, memory_mb=MEMORY_MB, threads=threads if journaled else 1)
     try:
         parts = parts_of(lake, experiment, meet, database) if journaled else WHOLE
+        until = now if experiment.stopped_at is None else min(now, experiment.stopped_at)
         found = measure_in(
-            database, experiment, now, contamination=lessons, explorers=explorers, others=meet, parts=parts
-        )
+            database, experiment, now, contamination=lessons, explorers=explorers, others=meet, parts=parts,
+            watched=watch(lake, experiment, until),
+        )  # fmt: skip
     finally:
         database.close()
     return settle(lake, experiment, found, now)
@@ -106,6 +110,7 @@ def declared(experiment: Experiment) -> Experiment:
 def measure_in(
     database: Database, experiment: Experiment, now: datetime, *, contamination: Mapping[str, float] | None = None,
     explorers: Collection[str] = (), others: Collection[Experiment] = (), parts: Parts = WHOLE,
+    watched: Watched = NOTHING,
 ) -> Report:  # fmt: skip
     """The report from a database with the views `exposure_variants`, `events` and `orders`.
 
@@ -117,13 +122,15 @@ def measure_in(
         explorers: Variants that try what they do not know yet.
         others: The tenant's other experiments: those that share units are tested for interaction.
         parts: How the views are looked at when they do not hold everything at once.
+        watched: What the checks of what variants share look at.
     """
     experiment = declared(experiment)
     until = now if experiment.stopped_at is None else min(now, experiment.stopped_at)
     evidence, experiment, found = _evidence(database, experiment, until, parts, meeting(experiment, others))
     evidence = evidence._replace(
-        look=look_of(experiment, until), contamination=contamination or {}, explorers=frozenset(explorers)
-    )
+        look=look_of(experiment, until), contamination=contamination or {}, explorers=frozenset(explorers),
+        planned_units=experiment.planned_units or 0, **watched._asdict(),
+    )  # fmt: skip
     checks = check_all(evidence, experiment)
     if sum(evidence.units.values()) and not evidence.weighted:
         checks += found

@@ -448,6 +448,8 @@ def segments_of(
         value = context.get(name)
         if value is None and name == "device":
             value = device_of(user_agent)
+        elif value is None and name == "browser":
+            value = browser_of(user_agent)
         elif value is None and name == "entry_page":
             value = first_item
         if isinstance(value, str | int | float) and value != "":
@@ -466,3 +468,21 @@ def device_of(user_agent: str) -> str | None:
     if "iPad" in user_agent or ("Android" in user_agent and "Mobile" not in user_agent):
         return "tablet"
     return "phone" if "Mobi" in user_agent else "desktop"
+
+
+BROWSERS = (
+    ("Edg", "edge"), ("OPR/", "opera"), ("SamsungBrowser", "samsung"), ("Firefox/", "firefox"), ("FxiOS", "firefox"),
+    ("Chrome/", "chromium"), ("CriOS", "chromium"), ("AppleWebKit/", "webkit"),
+)  # fmt: skip
+"""What a browser's words hold, the telling ones first (most say Chrome and AppleWebKit too), and what it is called."""
+
+
+def browser_of(user_agent: str) -> str | None:
+    """Which browser it is; None without a word of it.
+
+    >>> browser_of("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+    'firefox'
+    """
+    if not user_agent:
+        return None
+    return next((name for mark, name in BROWSERS if mark in user_agent), "other")
