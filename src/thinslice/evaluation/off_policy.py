@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thinslice.errors import BadInput, TooFewUnits
+from thinslice.evaluation.off_policy_slates import cascade_dr, expected, prefixes, to_come
 
 MEAN_WEIGHT_SE = 3.0
 """The mean weight must be 1 within so many of its standard errors."""
@@ -42,8 +43,12 @@ PSEUDO_COUNT = 50.0
 BAGS = 1000
 """Beyond so many units the bootstrap resamples bags of units: same variance, less time."""
 
-ESTIMATORS = ("ips", "snips", "clipped", "dr")
-"""Inverse propensity, the same self-normalized, with weights cut, and doubly robust."""
+ESTIMATORS = ("ips", "snips", "clipped", "dr", "rips", "cascade-dr")
+"""Inverse propensity, the same self-normalized, with weights cut, doubly robust; and two in which a place depends on
+what stands above it (`off_policy_slates`)."""
+
+ABOVE = ("propensity_above", "target_above")
+"""The columns that these two need."""
 
 INTERVALS = ("bootstrap", "bernstein")
 
@@ -91,18 +96,22 @@ def off_policy(
     """The value of a target policy from decisions that a logging policy took, with intervals, or a refusal.
 
     The value is the mean reward of a decision; with a column `slate` that of a slate: the sum over its positions, each
-    weighed by its own item at its own position (a click on one place is taken not to depend on the other places).
+    weighed by its own item at its own position (a click on one place is taken not to depend on the other places);
+    `rips` and `cascade-dr` weigh each position by all items from the first one down to it.
 
     Args:
         columns: One row a decision, each of shape (rows,). `reward`; `propensity`: the logged probability of the item
             that was shown (above 0, at most 1); `target`: that of the same item under the target policy (may be left
             out when `action` and `probabilities` are there). Optional: `unit` (visitor: rows of one unit are not
             independent), `slate`, `position`, `action` (whole numbers from 0), `unsupported` (share 0..1 of the
-            target's probability on what the logging policy could not have shown), and a reward model of your own,
+            target's probability on what the logging policy could not have shown), `propensity_above` and `target_above`
+            (both probabilities given what stands above in the same slate: for `rips` and `cascade-dr`, whose weights,
+            products down the slate, have gates of their own), and a reward model of your own,
             `q` (for what was shown) and `q_target` (its mean under the target), which must not have learned from the
             same rows.
         probabilities: The target's probabilities of all actions, shape (actions,), (positions, actions) in the order
-            of the sorted positions, or (rows, actions); with `action` they make `dr` possible.
+            of the sorted positions, or (rows, actions); with `action` they make `dr` possible, and `cascade-dr` where
+            those of what was shown are `target_above`.
         clip: Weights above are cut to this in the estimator `clipped`; None: √rows.
         alpha: 1 - the coverage of the intervals.
         interval: `bootstrap` (percentile, by unit) or `bernstein` (empirical Bernstein: holds for every sample size,
@@ -113,7 +122,8 @@ def off_policy(
     Returns:
         n, units, logged_value, logged_value_ci, mean_weight, mean_weight_se, effective_sample_size, max_weight,
         max_weight_share, gates (name, passed, value, need, detail), refused, sentence, estimates (name, value, se,
-        ci; an empty list when refused) and missing (estimator → why it is not there). All plain values.
+        ci; an empty list when refused), missing (estimator → why it is not there), and of slates gates_above. All
+        plain values.
 
     Raises:
         BadInput: A column is missing, of another length, no finite number, or a propensity is not in (0, 1].
@@ -166,6 +176,9 @@ def off_policy(
         result["sentence"] = f"Refused: this log cannot tell what the target policy would have earned ({reasons})."
         return result
     terms, missing = _terms(log, given, table, cut, random)
+    if "slate" in given and log.positions > 1:
+        below, why, result["gates_above"] = _terms_below(log, given, table, random)
+        terms, missing = {**terms, **below}, {**missing, **why}
     for name, each in terms.items():
         if interval == "bernstein":
             if name != "clipped":
@@ -321,6 +334,44 @@ def _terms(
         return found, missing
     found["dr"] = _Terms(((q_target + log.weight * (log.reward - q)) / log.slates)[:, None], one)
     return found, missing
+
+
+def _terms_below(
+    log: _Log, given: Mapping[str, NDArray[Any]], table: NDArray[np.float64] | None, random: np.random.Generator
+) -> tuple[dict[str, _Terms], dict[str, str], list[dict[str, Any]]]:
+    """The estimators in which a place depends on what stands above it; which could not be made; and their gates."""
+    names = ("rips", "cascade-dr")
+    if not all(name in given for name in ABOVE):
+        return {}, dict.fromkeys(names, f"it needs {' and '.join(ABOVE)}"), []
+    logged, target = (given[name].astype(np.float64) for name in ABOVE)
+    if ((logged <= 0) | (logged > 1) | (target < 0) | (target > 1)).any():
+        raise BadInput("propensity_above must be above 0 and at most 1, target_above between 0 and 1.")
+    found = prefixes(target / logged, log.slate, log.position)
+    whole, unit = found.weight[found.last], log.unit[found.last]
+    total, squares = float(whole.sum()), float(np.square(whole).sum())
+    gates = _gates(
+        log._replace(weight=whole, unit=unit), {}, None, *_mean_by_unit(whole, unit, log.units),
+        total**2 / squares if squares > 0 else 0.0, float(whole.max()),
+    )[:-1]  # fmt: skip  # what is not supported was looked at already
+    told = [gate._asdict() for gate in gates]
+    failed = [f"{gate.name} is {gate.value:.4g}, needed {gate.need}" for gate in gates if not gate.passed]
+    if failed:
+        return {}, dict.fromkeys(names, f"refused: of whole slates {'; '.join(failed)}"), told
+    rows = len(log.reward)
+    by_position = np.zeros((rows, log.positions))
+    by_position[np.arange(rows), log.position] = 1.0
+    terms = {"rips": _Terms(by_position * (found.weight * log.reward)[:, None], by_position * found.weight[:, None])}
+    if table is None or "action" not in given:
+        return terms, {"cascade-dr": "it needs action and probabilities"}, told
+    action = _actions(given["action"], table.shape[1])
+    if not np.allclose(table[np.arange(rows), action], target, atol=1e-6):
+        return terms, {"cascade-dr": "probabilities are not those given what stands above (target_above)"}, told
+    come = to_come(log.reward, target / logged, log.slate, log.position)
+    fold = random.permutation(log.units)[log.unit] % FOLDS
+    q, q_target = expected(come, log.position, action, table, fold, PSEUDO_COUNT)
+    each = cascade_dr(log.reward, found, q, q_target)
+    terms["cascade-dr"] = _Terms((each / log.slates)[:, None], np.full((rows, 1), 1 / rows))
+    return terms, {}, told
 
 
 def _reward_model(
