@@ -435,3 +435,31 @@ def test_a_large_feed_is_taken_in_by_parts_so_that_no_slate_waits_for_all_of_it(
     fresh = CatalogView(live, "shop")
     fresh.refresh(at)
     assert len(fresh.items) == 1 + 2 * MOST_CHANGES, "who looks for the first time sees everything"
+
+
+def test_who_has_waited_too_long_is_answered_by_a_quicker_model_and_told_so(service):
+    service.train(WORLD)
+    service.items(*"abcdef")
+    asked = {"items": ["a"], "policy": "session-ranker", "k": 1, "visitor_id": "v"}
+    on_time = service.recommender.recommend(
+        "shop", RecommendationRequest(**asked), "secret", service.now, waited_s=0.01
+    )
+    assert (on_time.items[0].source, on_time.note) == ("session-ranker", "")
+    late = service.recommender.recommend("shop", RecommendationRequest(**asked), "secret", service.now, waited_s=0.03)
+    assert shown(late) == ["b"]
+    assert late.items[0].source == "session-knn"
+    assert late.policy == "session-ranker"
+    assert "session-ranker" in late.note
+    exposure = service.commit.records("EXPOSURES")[-1]
+    assert exposure.sources == ["session-knn"]
+    assert exposure.slot_propensities == [1.0]
+    assert service.recommender.slates.take_late() == {"shop": 1}
+    assert service.recommender.slates.take_late() == {}
+
+
+def test_a_late_request_for_a_quick_model_is_answered_by_it(service):
+    service.train(WORLD)
+    asked = RecommendationRequest(items=["a"], policy="session-knn", k=1, visitor_id="v")
+    answer = service.recommender.recommend("shop", asked, "secret", service.now, waited_s=9.0)
+    assert (answer.items[0].source, answer.note) == ("session-knn", "")
+    assert service.recommender.slates.take_late() == {}

@@ -164,6 +164,7 @@ def climb(
         failed=failed, depth=depth, admit=admit, boost=boost, user_id=user_id, fresh=fresh,
         most_fresh=most_fresh,
     )  # fmt: skip
+    order: Sequence[int]
     if arrange is not None and found.item_ids:
         arrangement = arrange(found, places)
         order = [each for each in arrangement.order if each < len(found.item_ids)][:places]
@@ -310,9 +311,8 @@ def _shown(
     """The chosen candidates with their reasons, which only shown items need."""
     if not order:
         return []
-    item_ids, scores, sources = (
-        [each[at] for at in order] for each in (found.item_ids, found.scores, found.sources)
-    )  # fmt: skip
+    item_ids, sources = [found.item_ids[at] for at in order], [found.sources[at] for at in order]
+    scores = [found.scores[at] for at in order]
     numbers = [found.rungs[at] for at in order]
     first = numbers[0]
     if numbers.count(first) == len(numbers):  # most slates come from one rung

@@ -37,7 +37,7 @@ class SlateItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The answer to a `RecommendationRequest`; `note` is there only when the rules left too little to show."""
+    """The answer to a `RecommendationRequest`; `note` is there only when the rules left too little, or it came late."""
 
     recommendation_id: str
     policy: str

@@ -36,6 +36,7 @@ class Question(NamedTuple):
         catalog: The items.
         book: The rules.
         asked: What the rules want to know of the request.
+        late: Whether it waited so long already that a quick model answers in place of a costly one.
     """
 
     tenant: str
@@ -59,6 +60,7 @@ class Question(NamedTuple):
     catalog: CatalogView
     book: RuleBook
     asked: Asked
+    late: bool = False
 
 
 class Look(NamedTuple):

@@ -29,6 +29,9 @@ from thinslice.serving.slates import Slates
 from thinslice.sessions import live_keys, page_item, person_id
 from thinslice.settings import BUILT_IN_POLICIES, AnyRule, Policy, Settings
 
+DEADLINE_S = 0.02
+"""Who has waited longer (seconds) for a worker is answered by a quick model: no page waits for the best slate."""
+
 PAGE_ITEMS = 500
 """So many items are remembered that one page shows already."""
 
@@ -82,8 +85,9 @@ class Recommender:
         self._afterwards = note
 
     def recommend(
-        self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime, *, user_agent: str = ""
-    ) -> Recommendation:
+        self, tenant: str, request: RecommendationRequest, key_kind: str, now: datetime, *, user_agent: str = "",
+        waited_s: float = 0.0,
+    ) -> Recommendation:  # fmt: skip
         """One slate; its exposure is logged before this returns.
 
         Args:
@@ -92,6 +96,8 @@ class Recommender:
             key_kind: `publishable`, `secret` or `admin`: decides the consent of a request that names none.
             now: Aware, UTC.
             user_agent: A browser's User-Agent, which may name a bot: its exposure is tagged.
+            waited_s: How long the request waited for this worker, in seconds; beyond `DEADLINE_S` a quick model answers
+                in place of a costly one, `source` and `note` say so, and the queue gets shorter.
 
         Returns:
             The slate: empty only for the policy `none`, and where nothing at all may be shown; `note` says so then.
@@ -101,6 +107,8 @@ class Recommender:
         """
         began = time.perf_counter()
         question = self._question(tenant, request, key_kind, now, user_agent)
+        if waited_s > DEADLINE_S:
+            question = question._replace(late=True)
         slate, note = self.slates.answer(question)
         shadow = question.policy_name != question.shown_name
         answer = Recommendation(

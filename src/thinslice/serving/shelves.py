@@ -16,6 +16,11 @@ PERSONAL = ("session-knn", "implicit-cosine", "content", "user-history")
 FALLBACKS = ("popular", "newest")
 """Models that answer where none knows anything of the session."""
 
+COSTLY = frozenset(
+    {"session-ranker", "neural-ranker", "session-transformer", "user-cf", "ease", "implicit-als", "implicit-bpr"}
+)
+"""Models of a hundred microseconds and more: who has waited too long is answered by the others."""
+
 IMPERSONAL = frozenset({"popular", "newest", "trending"})
 """Models that give everyone the same: behind them stand only `FALLBACKS`, so that a baseline stays one."""
 

@@ -13,7 +13,7 @@ from thinslice.recommend.objectives import terms_of
 from thinslice.recommend.rules import Quotas
 from thinslice.records import Model, Recommendation, SlateItem
 from thinslice.serving.question import Look, Question
-from thinslice.serving.shelves import RECIPES, Recipe, Viewed, as_terms, cart_of, rung_names
+from thinslice.serving.shelves import COSTLY, RECIPES, Recipe, Viewed, as_terms, cart_of, rung_names
 
 _log = logging.getLogger("thinslice.serving")
 
@@ -30,6 +30,7 @@ CATEGORIES_OF = 5
 """The categories of so many of the session's newest items are those that a visitor looks at."""
 
 ONLY_HARD = "The rules left nothing, so only those that always hold were kept."
+LATE = "The request had waited too long for {}: a quicker model answered."
 NOTHING = "Nothing at all may be shown here: there is no item that is available and that the rules allow."
 
 
@@ -39,11 +40,13 @@ class Slates:
     Attributes:
         failures: How often each model broke at a request.
         removed: (tenant, rule) → items that it took out, added up over slates; whoever reports them takes them away.
+        late: Tenant → slates for which a costly model was passed over; taken away in the same way.
     """
 
     def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
         self.removed: Counter[tuple[str, str]] = Counter()
+        self.late: Counter[str] = Counter()
         self._rung_names: dict[tuple[str, int, str, str], list[str]] = {}
         self._last_good: dict[tuple[str, str, str], list[SlateItem]] = {}
 
@@ -65,6 +68,9 @@ class Slates:
             question.catalog.refresh(question.at, at_once=True)
             slate = self._slate(question)
             note = "" if slate.items else NOTHING
+        if question.late and not note and (skipped := self._skipped(question)):
+            self.late[question.tenant] += 1
+            note = LATE.format(skipped)
         if slate.items and slate.items[0].source != "last-good":
             place = _place(question)
             if len(self._last_good) >= ALTERNATES and place not in self._last_good:
@@ -78,6 +84,11 @@ class Slates:
         """What rules took out since the last time: (tenant, rule) → items."""
         removed, self.removed = self.removed, Counter()
         return removed
+
+    def take_late(self) -> Counter[str]:
+        """Slates since the last time for which a costly model was passed over: tenant → how many."""
+        late, self.late = self.late, Counter()
+        return late
 
     def look(self, question: Question) -> Look:
         """An answer with its making laid open: the terms of each score, and what each rule took out."""
@@ -183,7 +194,15 @@ class Slates:
             if len(self._rung_names) >= ALTERNATES:
                 self._rung_names.clear()
             names = self._rung_names[place] = rung_names(bundle, question.shown_name, kind)
-        return [bundle.models[name] for name in names]
+        models = [bundle.models[name] for name in names]
+        return _quick(models) if question.late else models
+
+    def _skipped(self, question: Question) -> str:
+        """The name of the policy's own model when it was passed over as too costly for a late request; else empty."""
+        recipe = RECIPES.get(question.policy.model)
+        kind = recipe.model if recipe else question.policy.model
+        whole = self._models(question._replace(late=False), kind)
+        return whole[0].name if whole and whole[0] is not self._models(question, kind)[0] else ""
 
     def _blocks(self, question: Question, item_id: str) -> str:
         """The rule that keeps one item out; empty when none does by itself."""
@@ -223,6 +242,11 @@ def left_out(question: Question) -> dict[str, str]:
     if question.page is not None:
         found[question.page] = "page"
     return found
+
+
+def _quick(models: list[Model]) -> list[Model]:
+    """Those that answer in no time; all of them where there is no such model."""
+    return [model for model in models if model.name not in COSTLY] or models
 
 
 def _explorer(question: Question) -> Explorer | None:

@@ -74,7 +74,7 @@ def slate(call: Call, request: RecommendationRequest, start: float) -> Answer:
     """Answers a question with a slate, and counts it; `start` is when it arrived, by the performance counter."""
     key = call.holder
     check_request(request)
-    answer = call.context.recommender.recommend(key.tenant, request, key.kind, call.now)
+    answer = call.context.recommender.recommend(key.tenant, request, key.kind, call.now, waited_s=call.waited_s)
     call.context.counters.slate(
         key.tenant,
         latency_ms=(time.perf_counter() - start) * 1000,

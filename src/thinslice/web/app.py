@@ -73,6 +73,7 @@ async def count(context: Context) -> None:
     steps = {
         "counters": lambda: context.counters.write(context.models.gave_way),
         "rules": lambda: context.counters.rules(context.recommender.slates.take_removed()),
+        "late slates": lambda: context.counters.late(context.recommender.slates.take_late()),
         "last events": context.intake.note_waiting,
     }
     await keep_on(steps, COUNT_EVERY_S)

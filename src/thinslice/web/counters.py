@@ -59,6 +59,12 @@ _RULES = Counter(
     ["tenant", "rule"],
     registry=REGISTRY,
 )
+_LATE = Counter(
+    "thinslice_late_slates",
+    "Slates for which a costly model was passed over, as their request had waited too long for a worker.",
+    ["tenant"],
+    registry=REGISTRY,
+)
 _ANSWERS = Counter("thinslice_http_answers", "Answers by path and status.", ["path", "status"], registry=REGISTRY)
 
 
@@ -135,6 +141,11 @@ class Counters:
         """Counts what rules took out: (tenant, rule) → items, since the last time."""
         for (tenant, rule), count in removed.items():
             self._add(_RULES, (tenant, rule), count)
+
+    def late(self, passed_over: Mapping[str, int]) -> None:
+        """Counts slates for which a costly model was passed over: tenant → how many, since the last time."""
+        for tenant, count in passed_over.items():
+            self._add(_LATE, (tenant,), count)
 
     def answer(self, path: str, status: int) -> None:
         """Counts one HTTP answer of a known path."""

@@ -49,6 +49,8 @@ class Call(NamedTuple):
     now: datetime
     part: str = ""
     """What stands in the path where the route's path has a name in braces."""
+    waited_s: float = 0.0
+    """How long it waited for this worker."""
 
     @property
     def holder(self) -> KeyInfo:
@@ -154,8 +156,9 @@ class Door:
         await self._send(scope, answer, extra, receive, send, unread=unread)
 
     def at_once(
-        self, route: JsonRoute, headers: Headers, query_string: bytes, body: bytes, part: str, *, last: bool
-    ) -> bytes:
+        self, route: JsonRoute, headers: Headers, query_string: bytes, body: bytes, part: str, *, last: bool,
+        waited_s: float = 0.0,
+    ) -> bytes:  # fmt: skip
         """The whole HTTP/1.1 answer of a route that never waits, head and body in one piece.
 
         Args:
@@ -165,12 +168,13 @@ class Door:
             body: Complete, and within the limit.
             part: See `Call`.
             last: Whether the connection ends with this answer.
+            waited_s: How long the request waited for this worker, in seconds.
         """
         extra: list[tuple[bytes, bytes]] = [self._named]
         try:
             query = queries(query_string)
             key = self._enter(route, self._context, headers, query, extra)
-            answer = route.handler(Call(self._context, key, headers, query, body, datetime.now(UTC), part))
+            answer = route.handler(Call(self._context, key, headers, query, body, datetime.now(UTC), part, waited_s))
             if not isinstance(answer, Answer):
                 raise TypeError(f"{route.path}: a handler that waits cannot answer at once")
         except Exception as error:

@@ -5,6 +5,7 @@ Routes that never wait need neither: this protocol answers them where they arriv
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ from urllib.parse import unquote
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from thinslice.web.door import MAX_BODY_BYTES, Door, JsonRoute
+from thinslice.web.waiting import Rounds
 
 Lane = tuple[Door, dict[bytes, JsonRoute]]
 """A door, and those of its routes, by method, that never wait."""
@@ -51,6 +53,7 @@ class LaneProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with a fast lane; `lane_protocol` makes the class that `uvicorn.Config(http=...)` takes."""
 
     lanes: Lanes
+    rounds: Rounds
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -95,7 +98,9 @@ class LaneProtocol(HttpToolsProtocol):
         door, route, query, part = self._lane
         body, self._lane, self._body = self._body, None, b""
         last = self._last or not self.parser.should_keep_alive()
-        self.transport.write(door.at_once(route, dict(self.headers), query, body, part, last=last))
+        waited_s = self.rounds.waited_s(self.loop.time(), time.monotonic())
+        self.transport.write(door.at_once(route, dict(self.headers), query, body, part, last=last, waited_s=waited_s))
+        self.rounds.answered(time.monotonic())
         if last:
             self.transport.close()
         self.on_response_complete()
@@ -134,4 +139,4 @@ class LaneProtocol(HttpToolsProtocol):
 
 def lane_protocol(doors: Mapping[str, Door]) -> type[LaneProtocol]:
     """The protocol class of one worker."""
-    return type("WorkerProtocol", (LaneProtocol,), {"lanes": lanes_of(doors)})
+    return type("WorkerProtocol", (LaneProtocol,), {"lanes": lanes_of(doors), "rounds": Rounds()})
