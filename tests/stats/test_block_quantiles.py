@@ -51,6 +51,15 @@ def test_many_different_values_are_read_off_a_grid_with_the_same_result():
     assert rounded.pvalue == pytest.approx(fine.pvalue, abs=0.1)
 
 
+def test_where_values_are_few_and_whole_an_interval_reaches_the_next_one():
+    of, drawn = blocks(0, mood=0.0)
+    whole = of._replace(values=np.where(of.values > 48, 7.0, 6.0))
+    got = block_quantile_effect(whole, 0.9, drawn)
+    assert got.effect_size == 0
+    assert got.effect_size_ci == (-1.0, 1.0)
+    assert got.rel_effect_size_ci[0] < -0.1
+
+
 def test_what_cannot_be_compared_is_refused():
     of, drawn = blocks(0)
     with pytest.raises(StatisticsError, match="between 0 and 1"):

@@ -18,13 +18,14 @@ def page(experiment: Experiment, report: Report, currency: str) -> str:
 
     from thinslice.web import wording
     from thinslice.web.console import effects
+    from thinslice.web.evidence import randomized
 
     web = files("thinslice.web")
     environment = Environment(
         loader=FileSystemLoader(str(web.joinpath("templates"))), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals.update(wording=wording)
+    environment.globals.update(wording=wording, randomized=randomized)
     template = environment.from_string(files("thinslice.cli").joinpath("experiment_page.html").read_text("utf-8"))
     style = web.joinpath("static", "app.css").read_text("utf-8")
     style = re.sub(r"@font-face \{[^}]*\}", "", style)  # the letters of the system: nothing is fetched

@@ -37,7 +37,8 @@ def block_quantile_effect(
     """The difference of a quantile between the two sides, tested by re-randomization of whole blocks.
 
     The p-value is exact for "the treatment does nothing". For the intervals the effect that was found is taken off the
-    treated blocks first; they are that effect, plus and minus what dealing out the blocks again then does to it.
+    treated blocks first; they are that effect, plus and minus what dealing out the blocks again then does to it, and at
+    least the step to the next value that occurs.
 
     Args:
         of: Values with their blocks.
@@ -67,6 +68,7 @@ def block_quantile_effect(
     pvalue = float((1 + (by_chance >= abs(difference) * (1 - 1e-12)).sum()) / (1 + by_chance.size))
     left, right = _sides(of, of.values - difference * on, share, usable)
     reach = float(np.quantile(np.abs(left - right), 1 - alpha, method="higher"))
+    reach = max(reach, *(_step(of.values[at], side) for at, side in ((~on, control), (on, treatment))))
     relative, relative_ci = None, None
     if min(control, treatment) > 0:
         left, right = _sides(of, np.where(on, of.values * (control / treatment), of.values), share, usable)
@@ -75,9 +77,16 @@ def block_quantile_effect(
         relative = math.expm1(center)
         if fine.mean() > 1 - alpha / 2:
             far = float(np.quantile(np.abs(np.log(left[fine] / right[fine])), 1 - alpha, method="higher"))
+            far = max(far, math.log1p(reach / max(control, treatment)))
             relative_ci = (math.expm1(center - far), math.expm1(center + far))
     ci: Interval = (difference - reach, difference + reach)
     return SwitchbackEffect(control, treatment, difference, ci, pvalue, of.treated.size, relative, relative_ci)
+
+
+def _step(values: NDArray[np.float64], at: float) -> float:
+    """How far the nearest other value lies: where values are few and whole, a quantile is not known any better."""
+    others = values[values != at]
+    return float(np.abs(others - at).min()) if others.size else 0.0
 
 
 def _sides(

@@ -22,7 +22,7 @@ from thinslice.store.keys import key_id
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
-from thinslice.web.evidence import health, lasting, method, neighbors, parts, said
+from thinslice.web.evidence import health, lasting, method, neighbors, parts, progress, randomized, said
 from thinslice.web.ledger import program_parts, rehearsal_parts, rehearsals_of
 from thinslice.web.login import COOKIE, COOKIE_LIFE_S, Visitor, redeem_token, same_origin, seal, visitor_of
 
@@ -92,7 +92,7 @@ class Console:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(wording=wording)
+        self._templates.globals.update(wording=wording, randomized=randomized)
 
     def inside(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         """A page that only those who are logged in may see; others are asked to log in."""
@@ -307,7 +307,8 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
     return {
         "rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), "method": method(report),
         "lasting": lasting(report), "parts": parts(report), "health": health(report), "said": said(report),
-        "neighbors": neighbors(report), "blocks": experiment.unit == "block", **goal_curve(report),
+        "neighbors": neighbors(report), "blocks": experiment.unit == "block", "progress": progress(experiment, report),
+        **goal_curve(report),
     }  # fmt: skip
 
 

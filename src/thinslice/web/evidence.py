@@ -1,10 +1,27 @@
 """What a report's page draws besides its effects: how they were estimated, whether they last, and where they differ."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
-from thinslice.records import Report
+from thinslice.experiments.definition import look_times
+from thinslice.experiments.wording import times_in_words
+from thinslice.records import Experiment, Report
 from thinslice.web import charts, wording
+
+METHODS = {
+    "switchback: blocks of time, re-randomization": (
+        "Blocks of time are compared; what chance does is told by dealing the blocks out again."
+    ),
+    "clusters: t, clusters - 2 degrees of freedom": "Whole clusters are compared, not the visitors in them.",
+    "AIPW by logged probabilities": "Everybody counts by the logged probability of the variant they got (AIPW).",
+    "IPW by logged probabilities": "Everybody counts by the logged probability of the variant they got (IPW).",
+    "CUPED": "What they did before the start is taken off (CUPED).",
+    "capped sums": "What one does counts up to the cap that was declared.",
+}
+"""How effects were estimated, in words."""
+
+DAY = timedelta(days=1)
 
 DIFFERS = 0.05
 """Below this p-value the values of a segment are said to differ."""
@@ -15,10 +32,40 @@ MOST_METRICS = 4
 
 def method(report: Report) -> str:
     """How effects were estimated, in a sentence; empty for the plain way."""
-    told = [f"Estimated by {report.method}."] if report.method not in ("", "Welch") else []
+    told = [METHODS.get(part, f"Estimated by {part}.") for part in _methods(report.method)]
     if report.looks:
         told.append(f"Look {report.looks['look']} of {report.looks['of']} that were planned; intervals allow for it.")
     return " ".join(told)
+
+
+def _methods(method: str) -> list[str]:
+    """The parts of a method; the comma in one of its names separates nothing."""
+    whole = next((name for name in METHODS if method == name), None)
+    if whole is not None or method in ("", "Welch"):
+        return [whole] if whole is not None else []
+    found = [name for name in METHODS if name in method]
+    return found or [method]
+
+
+def progress(experiment: Experiment, report: Report) -> str:
+    """How far an experiment is and when it is looked at next; empty where no end is planned."""
+    start, end, now = experiment.started_at, experiment.ends_at, report.as_of
+    if start is None or end is None or now is None:
+        return ""
+    days = max(1, round((end - start) / DAY))
+    day = min(max(1, int((now - start) / DAY) + 1), days)
+    told = f"day {day} of {days}" if now < end else f"ran {days} day{'' if days == 1 else 's'}"
+    coming = next((at for at in look_times(experiment) if at > now), None)
+    return told if coming is None else f"{told}, next look {wording.day(coming)}"
+
+
+def randomized(experiment: Experiment) -> str:
+    """What was randomized, in words."""
+    if experiment.unit == "block":
+        width = times_in_words(timedelta(minutes=experiment.block_minutes or 0.0))
+        left_out = times_in_words(timedelta(minutes=experiment.burn_in_minutes))
+        return f"in blocks of {width}" + (f", the first {left_out} left out" if experiment.burn_in_minutes else "")
+    return f"by {experiment.cluster if experiment.unit == 'cluster' else experiment.unit}"
 
 
 def health(report: Report) -> dict[str, list[dict[str, Any]]]:
@@ -28,7 +75,8 @@ def health(report: Report) -> dict[str, list[dict[str, Any]]]:
     for check in report.checks:
         rows["passed" if check.passed else "failed"].append(
             {"title": wording.check(check.name), "name": wording.title(check.name), "detail": check.detail,
-             "chance": wording.chance(check.pvalue), "word": "passed" if check.passed else word}
+             "chance": wording.chance(check.pvalue), "word": "passed" if check.passed else word,
+             "advice": check.advice}
         )  # fmt: skip
     return rows
 

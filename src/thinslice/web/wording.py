@@ -34,6 +34,8 @@ CHECKS = {
     "contamination": "No model learned from the other variant",
     "covariate_balance": "Variants were alike before the start",
     "missing_exposures": "As many slates are seen as are served",
+    "log_loss_by_segment": "They are seen as often in each segment",
+    "duplicate_exposures": "Each slate was logged once",
     "bots_by_variant": "Bots do not favor a variant",
     "cannibalization": "It takes no clicks from its neighbors",
     "spillover": "Neighbors do not pass the effect on",
@@ -41,6 +43,8 @@ CHECKS = {
     "control_over_ramp": "Control stays the same while shares change",
     "own_against_pooled": "Own and shared models say the same",
     "segments_before_exposure": "Segments were known beforehand",
+    "missing_days": "There are data of every day",
+    "outcomes_before_exposure": "Nothing counted before a first slate",
 }
 """What a check asks, as the answer that one hopes for; others go by their names."""
 
