@@ -78,3 +78,15 @@ def test_the_terminal_says_that_the_effect_fades_and_differs(report, capsys):
     assert "! not stable: b" in out
     assert "differs by device" in out
     report_json(report)
+
+
+def test_what_failed_stands_first_and_says_what_to_do_on_the_page_and_in_the_terminal(report, capsys):
+    failed = [check for check in report.checks if not check.passed]
+    assert "effect_over_time" in {check.name for check in failed}
+    html = page(EXPERIMENT, report, "EUR")
+    print_report(Console(width=100_000), report, experiment=EXPERIMENT, currency="EUR")
+    told = capsys.readouterr().out
+    for check in failed:
+        assert f"<strong>What to do:</strong> {escape(check.advice)}" in html
+        assert f"→ {check.advice}" in told
+    assert told.index("effect_over_time FAILED") < told.index("sample_ratio passed")

@@ -3,6 +3,7 @@
 import math
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -52,11 +53,13 @@ def print_report(console: Console, report: Report, *, experiment: Experiment | N
     console.print()
     for words in _beside(report):
         console.print(Text(words))
-    for check in report.checks:
+    for check in sorted(report.checks, key=lambda check: check.passed):
         chance = "" if check.pvalue is None else f"  p = {check.pvalue:.2g}"
         mark, word, color = ("✓", "passed", "green") if check.passed else ("✗", "FAILED", "red")
         line = Text.assemble((f"{mark} {check.name} {word}", color), f"{chance}  {check.detail}")
         console.print(line)
+        if not check.passed and check.advice:
+            console.print(Padding(Text(f"→ {check.advice}"), (0, 0, 0, 2)))
 
 
 def _beside(report: Report) -> list[str]:

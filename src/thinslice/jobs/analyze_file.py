@@ -12,6 +12,7 @@ from thinslice.experiments.checks import check_file
 from thinslice.experiments.counting import PERIODS_TABLE, UNITS, Shape, capped_sql, count, with_caps
 from thinslice.experiments.definition import role_of
 from thinslice.experiments.evidence import Evidence, Look
+from thinslice.jobs.daily import days_of_file
 from thinslice.jobs.file_blocks import file_block_evidence
 from thinslice.jobs.file_days import DAY_OF, Days, read_days
 from thinslice.jobs.file_question import (
@@ -115,7 +116,11 @@ class _File:
             labels=days.labels,
             days=days.entries,
         )
-        return count(self.database, experiment, shape)._replace(look=self._look(days), findings=days.findings)
+        shares = f"1 - p{self.names.index(self.ask.control)}" if self.propensities else "NULL"
+        daily = days_of_file(self.database, experiment, shares) if days.entries else []
+        return count(self.database, experiment, shape)._replace(
+            look=self._look(days), findings=days.findings, daily=daily
+        )
 
     def _look(self, days: Days) -> Look | None:
         """Which of the planned looks this is: by the days seen of those planned; without days it is the last."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from thinslice.experiments.counting import PERIODS_TABLE, UNITS
 from thinslice.experiments.evidence import Daily, column_of
 from thinslice.experiments.interactions import goal_of
 from thinslice.experiments.lineage import POOLED_LEAF
@@ -93,6 +94,30 @@ def count_days(database: Database, experiment: Experiment, until: datetime, vect
         for day in days
     ]
     return Counted([*_before(database, experiment, goal, each), *found], each > 1)
+
+
+def days_of_file(database: Database, experiment: Experiment, shares: str = "NULL") -> list[Daily]:
+    """The same from the tables that a file is counted from: a row is a unit on a day on which it did something.
+
+    Args:
+        database: With `experiment_units` and `unit_periods`.
+        experiment: Whose goal.
+        shares: The treatments' logged share of a unit, in SQL over its row; a day has the mean of who came on it.
+    """
+    goal = goal_of(experiment)
+    if goal is None or goal.quantile is not None:
+        return []
+    columns = _named(goal)
+    shown = ", ".join(f"sum(d.{identifier(name)}) AS {identifier(name)}" for name in columns)
+    rows = (
+        f"(SELECT u.variant AS variant, u.entry + d.age AS day, {shown} FROM {PERIODS_TABLE} AS d "
+        f"JOIN (SELECT unit_id, key, variant, entry FROM {UNITS} WHERE NOT mixed AND entry IS NOT NULL) AS u "
+        "USING (unit_id) GROUP BY u.key, u.variant, u.entry + d.age)"
+    )
+    came = rows_of(database, f"SELECT entry AS day, avg({shares}) AS share FROM {UNITS} WHERE NOT mixed GROUP BY entry")
+    share = {row["day"]: row["share"] for row in came}
+    found = moments_by(database, rows, list(columns), ("day",))
+    return [Daily(int(str(key[0])), of, share.get(key[0])) for key, of in found.items()]
 
 
 def _one_in(database: Database, experiment: Experiment, until: datetime) -> int:

@@ -121,7 +121,7 @@ class Experiment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.control or self.variants[0].name
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class Check(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One health check of an experiment: what was found in words, and, where it failed, what to do (`advice`).
 
     `estimate` and `interval` (95 %) are there where the check measures something of its own; `detail` says what.
