@@ -30,7 +30,8 @@ from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next
 from thinslice.jobs.tend import tend
 from thinslice.jobs.train import news_of_tenants
 from thinslice.jobs.training_data import Counted, count_all
-from thinslice.process.bond import die_with
+from thinslice.process.bond import computed_s, die_with
+from thinslice.process.patience import Patience
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.compact import Compactor
@@ -93,6 +94,8 @@ class Jobs:
         self._counted = (-1, -1)
         self._news: list[News] = []
         self._children: dict[str, tuple[str, subprocess.Popen[bytes], float]] = {}
+        self._computed_s: dict[str, float] = {}
+        self._patience = Patience()
         self._catalog_version = -1
         self._item_sequence: dict[str, int] = {}
         self._new_items = False
@@ -271,6 +274,8 @@ class Jobs:
     def _start(self, lane: str, what: str, tenant: str, now: float) -> None:
         command = [sys.executable, "-m", "thinslice.process.training", "--workspace", str(self.workspace.root)]
         command += ["--tenant", tenant, "--what", what, "--parent", str(os.getpid())]
+        if self._patience.starves(lane, tenant):
+            command.append("--share")
         if what != "tune":
             there = count_all(self.lake).get(tenant, Counted(0, ""))
             before = self._attempted.get(tenant)
@@ -286,6 +291,8 @@ class Jobs:
     def _look_after(self, lane: str) -> None:
         tenant, process, started = self._children[lane]
         code = process.poll()
+        if code is None:
+            self._computed_s[lane] = computed_s(process.pid)
         if code is None and time.monotonic() - started > LONGEST_TRAINING_S:
             process.kill()
             code = process.wait()
@@ -295,6 +302,7 @@ class Jobs:
         self._counted = (-1, -1)
         self.state[lane] = None
         took = time.monotonic() - started
+        self._patience.ended(lane, tenant, took_s=took, computed_s=self._computed_s.pop(lane, 0.0))
         if code == 0:
             self.state.setdefault("trained", {})[tenant] = {"at": now_text(), "took_s": round(took, 2)}
             self.write_state()

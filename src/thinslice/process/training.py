@@ -19,9 +19,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tenant", required=True)
     parser.add_argument("--what", choices=("refit", "feed", "tune"), required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--share", action="store_true")
     options = parser.parse_args(arguments)
     die_with(options.parent)
-    stand_back()
+    stand_back(keep_share=options.share)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s training %(levelname)s %(message)s")
     log = logging.getLogger("thinslice.jobs")
     from thinslice.jobs.train import train  # only after the bond: this takes a second
