@@ -15,7 +15,7 @@ from thinslice.experiments.tallies import Column, Tally, exact_counts, quantile_
 from thinslice.jobs.interactions import count_meeting
 from thinslice.metrics import acts_sql, past_sql, sightings_sql, units_sql
 from thinslice.metrics.statistics import Database, rows_of
-from thinslice.metrics.unit_table import PAST_COLUMNS, VECTOR, identifier, text
+from thinslice.metrics.unit_table import ORDER_COLUMNS, PAST_COLUMNS, VECTOR, identifier, kept_sql, text
 from thinslice.records import Experiment
 from thinslice.stats import EARLY_DAYS, LATE_FROM
 
@@ -128,8 +128,9 @@ def _totals_of(
     database: Database, experiment: Experiment, until: datetime, vector: str, column: str
 ) -> Iterable[tuple[tuple[int], tuple[int]]]:
     """(a unit's sum of a column, how many units have it)."""
-    database.execute(f"CREATE OR REPLACE TEMP TABLE served_units AS {units_sql(experiment, until, vector)}")
-    (kept,) = rows_of(database, "SELECT count(*) AS n FROM served_units WHERE NOT mixed AND NOT is_bot")
+    units = units_sql(experiment, until, vector, buyers=column in ORDER_COLUMNS)
+    database.execute(f"CREATE OR REPLACE TEMP TABLE served_units AS {units}")
+    (kept,) = rows_of(database, kept_sql(experiment, until))
     acts = acts_sql(experiment, until, units="served_units", columns=[column])
     sums = f"SELECT sum({column}) AS total FROM ({acts}) GROUP BY unit_id"
     rows = rows_of(database, f"SELECT total, count(*) AS n FROM ({sums}) GROUP BY total")

@@ -17,7 +17,9 @@ VECTOR = "CAST(to_json(propensities) AS VARCHAR)"
 """The logged probabilities of an exposure as text, in SQL."""
 
 
-def units_sql(experiment: Experiment, until: datetime | None = None, vector: str = VECTOR) -> str:
+def units_sql(
+    experiment: Experiment, until: datetime | None = None, vector: str = VECTOR, *, buyers: bool = False
+) -> str:
     """The units of an experiment: who was served, first when, under which variant and probabilities.
 
     A unit with an exposure that is tagged as a bot's has `is_bot` true and counts nowhere. A unit that was seen in two
@@ -29,6 +31,7 @@ def units_sql(experiment: Experiment, until: datetime | None = None, vector: str
         experiment: Exposures count from its start on.
         until: Only what happened before; None for everything.
         vector: The probabilities of an exposure as text, in SQL.
+        buyers: Only units that ever ordered something.
 
     Returns:
         SQL over the view `exposure_variants`: unit_id, key (what was randomized as a whole), variant, mixed, is_bot,
@@ -39,15 +42,36 @@ def units_sql(experiment: Experiment, until: datetime | None = None, vector: str
     known += [(f"s{at}", f"coalesce({segment_sql(name)}, 'unknown')") for at, name in enumerate(experiment.segments)]
     opening = ", ".join(f"{name} := {of}" for name, of in known)
     segments = "".join(f", opening.s{at} AS s{at}" for at in range(len(experiment.segments)))
-    unit = _unit(experiment)
+    unit, some = _unit(experiment), ""
+    if buyers:
+        key = event_key(experiment) + _period(experiment)
+        some = f" AND {unit} IN (SELECT {key} FROM orders WHERE tenant = {text(experiment.tenant)})"
     return f"""
 SELECT unit_id, key, opening.variant AS variant, mixed, is_bot, slates, opening.at AS first_exposure,
        opening.propensities AS propensities{segments}
 FROM (SELECT {unit} AS unit_id, min(unit_id{_period(experiment)}) AS key, min(variant) <> max(variant) AS mixed,
              bool_or(is_bot) AS is_bot, count(*) AS slates, min(struct_pack({opening})) AS opening
       FROM exposure_variants
-      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
+      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL{some}
       GROUP BY {unit})"""
+
+
+def kept_sql(experiment: Experiment, until: datetime | None = None) -> str:
+    """How many units count: those in one variant that are no bots.
+
+    Args:
+        experiment: Exposures count from its start on.
+        until: Only what happened before; None for everything.
+
+    Returns:
+        SQL over the view `exposure_variants`: n.
+    """
+    unit = _unit(experiment)
+    return f"""
+SELECT count(*) AS n FROM (
+    SELECT {unit} AS unit_id FROM exposure_variants
+    WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
+    GROUP BY {unit} HAVING min(variant) = max(variant) AND NOT bool_or(is_bot))"""
 
 
 def acts_sql(
@@ -140,6 +164,9 @@ def unit_table_sql(experiment: Experiment, until: datetime | None = None) -> str
     sums = ", ".join(f"sum({column}) AS {column}" for column in UNIT_COLUMNS)
     return f"SELECT unit_id, variant, {sums} FROM ({acts_sql(experiment, until)}) GROUP BY unit_id, variant"
 
+
+ORDER_COLUMNS = ("orders", "converted", "revenue_minor")
+"""Unit columns that are zero for whoever ordered nothing."""
 
 PAST_COLUMNS = ("clicks", "views", "carts", "orders", "converted", "revenue_minor", "sessions")
 """Unit columns that can be counted before anybody was exposed, too."""
