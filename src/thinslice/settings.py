@@ -84,6 +84,9 @@ class Exploration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value}")
 
 
+DIVERSITY = ("mmr", "calibrated")
+"""What the dial of diversity moves towards: items unlike each other, or the mix that the visitor looks at."""
+
 OBJECTIVES = (
     "click", "view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "refund", "report", "hide",
 )  # fmt: skip
@@ -95,7 +98,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `explore` names how it tries what it does not know yet (`none`, `epsilon-slot`, `position-thompson`,
     `cascade-thompson`, `linear-thompson`), with its settings in `exploration`; `diversity` is a dial from 0 (the
-    ranking as it is) to 1; `objectives` weighs predicted actions (purchase = 1.0, report = -5.0); empty: clicks.
+    ranking as it is) to 1, by `diversity_by` (`mmr`, `calibrated`); `objectives` weighs predicted actions (purchase =
+    1.0, report = -5.0); empty: clicks.
     """
 
     model: str = "session-knn"
@@ -103,6 +107,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     explore: str = "none"
     exploration: dict[str, float | int | str | bool] = {}
     diversity: float = 0.0
+    diversity_by: str = "mmr"
     objectives: dict[str, float] = {}
 
     def __post_init__(self) -> None:
@@ -116,6 +121,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _ = self.chance
         if not 0.0 <= self.diversity <= 1.0:
             raise ValueError(f"diversity must be between 0 and 1, got {self.diversity}")
+        if self.diversity_by not in DIVERSITY:
+            raise ValueError(f"there is no diversity by {self.diversity_by!r} (there is: {', '.join(DIVERSITY)})")
         if self.diversity > 0 and self.explore.endswith("-thompson"):
             raise ValueError(f"diversity and {self.explore!r} cannot go together: what diversity moves afterwards would"
                              " not have the probabilities that are logged")  # fmt: skip

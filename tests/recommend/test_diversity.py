@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from thinslice.recommend.diversity import likeness_of, mmr, relevance_of, spread
+from thinslice.recommend import Candidates
+from thinslice.recommend.arrangement import arranger
+from thinslice.recommend.diversity import calibrated, distance, likeness_of, mix_of, mmr, relevance_of, spread
 from thinslice.records import Item
+from thinslice.settings import Policy
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -98,3 +101,82 @@ def test_turning_the_dial_makes_slates_more_unlike():
     spreads = [spread([names[at] for at in mmr(relevance, alike, 10, dial)], items) for dial in (0, 0.3, 0.6, 1)]
     assert spreads == sorted(spreads), spreads
     assert spreads[-1] > spreads[0] + 0.1
+
+
+@st.composite
+def mixes(draw):
+    n, categories = draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    shares = draw(arrays(np.float64, (n, categories), elements=st.floats(0, 1)))
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1)
+    wanted = draw(arrays(np.float64, categories, elements=st.floats(0, 1)))
+    wanted = wanted / wanted.sum() if wanted.sum() > 1e-6 else np.zeros(categories)
+    scores = sorted(draw(st.lists(st.floats(-5, 5), min_size=n, max_size=n)), reverse=True)
+    return relevance_of(scores, [0] * n), shares, wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixes(), st.integers(0, 15), st.floats(0, 1))
+def test_a_calibrated_order_names_each_candidate_once_and_at_zero_stays_as_it_is(world, k, dial):
+    relevance, shares, wanted = world
+    order = calibrated(relevance, shares, wanted, k, dial)
+    assert len(order) == len(set(order)) == min(k, len(relevance))
+    assert calibrated(relevance, shares, wanted, k, 0.0) == list(range(min(k, len(relevance))))
+    assert calibrated(relevance, shares, np.zeros_like(wanted), k, dial) == list(range(min(k, len(relevance))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixes(), st.integers(1, 4), st.floats(0, 1))
+def test_each_place_goes_to_the_candidate_that_is_best_beside_those_above_it(world, k, dial):
+    relevance, shares, wanted = world
+    order = calibrated(relevance, shares, wanted, k, dial)
+    if dial == 0 or not wanted.any():
+        return
+    for place, chosen in enumerate(order):
+        above = order[:place]
+        gains = {
+            at: (1 - dial) * relevance[at] - dial * distance(shares[[*above, at]], wanted)
+            for at in range(len(relevance)) if at not in above
+        }  # fmt: skip
+        assert gains[chosen] == pytest.approx(max(gains.values()), abs=1e-9)
+
+
+def test_who_looks_at_seven_books_and_three_films_gets_seven_books_and_three_films():
+    shares = np.array([[1.0, 0.0]] * 20 + [[0.0, 1.0]] * 20)  # all books are ranked before all films
+    relevance = relevance_of(np.linspace(1, 0, 40), [0] * 40)
+    wanted = np.array([0.7, 0.3])
+    assert sum(at >= 20 for at in calibrated(relevance, shares, wanted, 10, 0.0)) == 0
+    slate = calibrated(relevance, shares, wanted, 10, 1.0)
+    assert sorted(slate) == [*range(7), 20, 21, 22]  # the best of both
+    far = [distance(shares[calibrated(relevance, shares, wanted, 10, dial)], wanted) for dial in (0, 0.5, 0.9, 1)]
+    assert far == sorted(far, reverse=True)
+    assert far[0] > 0.5
+    assert far[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_mix_is_that_of_the_session_and_items_of_several_categories_count_in_parts():
+    book, film, both = (item(name, categories=names) for name, names in
+                        (("b", ["book"]), ("f", ["film"]), ("x", ["book", "film", "other", "more"])))  # fmt: skip
+    shares, wanted = mix_of([film, both, None, item("bare")], [book, book, film, None, item("bare")])
+    assert wanted == pytest.approx([2 / 3, 1 / 3])
+    assert shares.tolist() == [[0, 1], [0.25, 0.25], [0, 0], [0, 0]]
+    nothing = mix_of([film], [None])
+    assert nothing[0].shape == (1, 0)
+    assert calibrated(np.ones(1), *nothing, 1, 1.0) == [0]
+
+
+def test_a_policy_that_asks_for_it_is_arranged_by_the_mix_and_a_wrong_name_is_refused():
+    names = [f"{kind}-{number}" for kind in ("book", "film") for number in range(6)]
+    catalog = {name: item(name, categories=[name.split("-")[0]]) for name in names}
+    found = Candidates(names, [1 - 0.05 * place for place in range(12)], ["m"] * 12, [0] * 12, 12)
+    policy = Policy(diversity=1.0, diversity_by="calibrated")
+    seen = [catalog["film-0"], catalog["film-1"], catalog["book-0"], catalog["film-2"]]
+
+    def arranged(policy, session):
+        arrange = arranger(policy, explorer=None, rates=None, likeness=None, seed=0,
+                           mix=lambda ids: mix_of([catalog[each] for each in ids], session))  # fmt: skip
+        return [names[at] for at in arrange(found, 4).order]
+
+    assert sorted(arranged(policy, seen)) == ["book-0", "film-0", "film-1", "film-2"]
+    assert arranged(policy, []) == names[:4]
+    with pytest.raises(ValueError, match=r"no diversity by 'luck' \(there is: mmr, calibrated\)"):
+        Policy(diversity_by="luck")

@@ -21,7 +21,7 @@ from thinslice.jobs.training_data import interactions_of, read_clicks, read_item
 from thinslice.models import MODELS
 from thinslice.recommend import Candidates
 from thinslice.recommend.arrangement import arranger
-from thinslice.recommend.diversity import likeness_of
+from thinslice.recommend.diversity import likeness_of, mix_of
 from thinslice.recommend.objectives import ActionRates
 from thinslice.records import Item, Model
 from thinslice.sessions import SESSION_EVENTS
@@ -118,8 +118,12 @@ def replayed(
     """
     catalog = {item.item_id: item for item in items}
     plain = msgspec.structs.replace(policy, explore="none", exploration={})
-    arrange = arranger(plain, explorer=None, rates=rates, seed=0,
-                       likeness=lambda ids: likeness_of([catalog.get(each) for each in ids]))  # fmt: skip
+    session: list[str] = []  # of the slate at hand
+    arrange = arranger(
+        plain, explorer=None, rates=rates, seed=0,
+        likeness=lambda ids: likeness_of([catalog.get(each) for each in ids]),
+        mix=lambda ids: mix_of(list(map(catalog.get, ids)), list(map(catalog.get, session))),
+    )  # fmt: skip
     rows: dict[str, list[Any]] = {name: [] for name in ("reward", "propensity", "target", "unit", "slate", "position")}
     for number, shown in enumerate(slates.items):
         chances = slates.chances[number]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from thinslice.recommend.diversity import mmr, relevance_of
+from thinslice.recommend.diversity import calibrated, mmr, relevance_of
 from thinslice.recommend.explore import Explorer, epsilon_slots
 from thinslice.recommend.ladder import Arrange, Arrangement, Candidates
 from thinslice.recommend.objectives import ActionRates, worth
@@ -17,10 +17,14 @@ NEWCOMER = "newcomer"
 Likeness = Callable[[Sequence[str]], NDArray[np.float64]]
 """From item ids to how alike they are, shape (items, items)."""
 
+Mix = Callable[[Sequence[str]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""From item ids to their shares of categories, shape (items, categories), and the wanted mix, shape (categories,)."""
+
 
 def arranger(
-    policy: Policy, *, explorer: Explorer | None, rates: ActionRates | None, likeness: Likeness, seed: int
-) -> Arrange | None:
+    policy: Policy, *, explorer: Explorer | None, rates: ActionRates | None, likeness: Likeness, seed: int,
+    mix: Mix | None = None,
+) -> Arrange | None:  # fmt: skip
     """What a policy does with its candidates; None when it shows them as they are ranked.
 
     The objectives re-score the candidates, diversity orders them, and chance has the last word: so each probability
@@ -32,6 +36,7 @@ def arranger(
         rates: The chances of actions; None: nothing is known yet, then a click is all that counts.
         likeness: For diversity.
         seed: Of this slate.
+        mix: For diversity by the mix of categories; None: nothing is known of it, and the order stays as it is.
     """
     thompson = explorer is not None and policy.explore.endswith("-thompson")
     weighs = bool(policy.objectives) and rates is not None
@@ -52,8 +57,13 @@ def arranger(
             order = np.argsort(-valued.value, kind="stable")
         if policy.diversity > 0:
             value = relevance if scores is None else relevance_of(scores, [0] * len(scores))
-            alike = likeness([found.item_ids[at] for at in order.tolist()])
-            first = order[mmr(value[order], alike, places, policy.diversity)]
+            item_ids = [found.item_ids[at] for at in order.tolist()]
+            if policy.diversity_by == "mmr":
+                chosen = mmr(value[order], likeness(item_ids), places, policy.diversity)
+            else:
+                shares, wanted = (np.zeros((len(order), 0)), np.zeros(0)) if mix is None else mix(item_ids)
+                chosen = calibrated(value[order], shares, wanted, places, policy.diversity)
+            first = order[chosen]
             order = np.concatenate([first, order[~np.isin(order, first)]])
         if thompson and explorer is not None:
             factor = relevance**chance.trust * per_click

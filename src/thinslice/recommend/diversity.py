@@ -1,7 +1,9 @@
-"""Diversity: a dial from the ranking as it is to a slate whose items are as unlike each other as can be.
+"""Diversity: a dial from the ranking as it is to items unlike each other, or to the mix that the visitor looks at.
 
 Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each place goes to the candidate with the best
-(1 - dial) × relevance - dial × likeness to what is already chosen.
+(1 - dial) × relevance - dial × likeness to what is already chosen. Calibration (Steck, Calibrated recommendations,
+RecSys 2018): each place goes to the candidate with which (1 - dial) × relevance - dial × distance is best, the distance
+(Kullback-Leibler) being that of the slate's mix of categories from the one in the visitor's session.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,9 @@ from thinslice.records import Item
 
 LEAST = 0.05
 """The relevance of the weakest candidate of the first rung, as a share of the best one's."""
+
+ALPHA = 0.01
+"""So much of the wanted mix is added to that of the slate, lest a category that is missing count without end."""
 
 
 def mmr(relevance: NDArray[np.float64], likeness: NDArray[np.float64], k: int, dial: float) -> list[int]:
@@ -64,6 +69,82 @@ def relevance_of(scores: Sequence[float], rungs: Sequence[int]) -> NDArray[np.fl
         relevance[inside] = top * (LEAST + (1.0 - LEAST) * share)
         top = float(relevance[inside].min())
     return relevance
+
+
+def calibrated(
+    relevance: NDArray[np.float64], shares: NDArray[np.float64], wanted: NDArray[np.float64], k: int, dial: float
+) -> list[int]:
+    """The places of the `k` candidates to show, the first place first: a slate of the wanted mix, in k × n steps.
+
+    Args:
+        relevance: Shape (n,), best first.
+        shares: Shape (n, categories): how much of each candidate belongs to each category; a row sums to 1 at most.
+        wanted: Shape (categories,): the mix of what the visitor looked at; it sums to 1, or to 0 where nothing is
+            known, and then the order stays as it is.
+        k: How many to choose.
+        dial: 0 leaves the order as it is; at 1 only the mix counts.
+
+    >>> calibrated(np.array([1.0, 0.9, 0.5]), np.array([[1.0, 0], [1, 0], [0, 1]]), np.array([0.5, 0.5]), 2, 0.5)
+    [0, 2]
+    """
+    n = len(relevance)
+    k = min(max(k, 0), n)
+    there = wanted > 0
+    if dial <= 0 or k == 0 or not there.any():
+        return list(range(k))
+    mix, each = wanted[there], shares[:, there] * (1.0 - ALPHA)
+    worth = (1.0 - dial) * relevance
+    so_far = np.zeros(len(mix))
+    near = np.empty_like(each)
+    chosen: list[int] = []
+    for place in range(1, k + 1):
+        np.add(each, so_far, out=near)
+        near /= place
+        near += ALPHA * mix
+        np.log(near, out=near)
+        best = int((worth + dial * (near @ mix)).argmax())
+        chosen.append(best)
+        worth[best] = -np.inf
+        so_far += each[best]
+    return chosen
+
+
+def distance(shares: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    """How far the mix of a slate is from the wanted one: Kullback-Leibler, the slate's blended with `ALPHA` of it.
+
+    Args:
+        shares: Shape (places, categories).
+        wanted: Shape (categories,).
+    """
+    there = wanted > 0
+    mix = wanted[there]
+    near = (1.0 - ALPHA) * shares[:, there].mean(axis=0) + ALPHA * mix
+    return float((mix * np.log(mix / near)).sum())
+
+
+def mix_of(
+    items: Sequence[Item | None], session: Sequence[Item | None]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Which part of each item belongs to which category, and the mix of those of the session: for `calibrated`.
+
+    Args:
+        items: Candidates; None for one that the catalog does not know.
+        session: What the visitor looked at.
+
+    Returns:
+        Shape (items, categories) and (categories,), of the categories that occur in the session.
+    """
+    seen = [item.categories for item in session if item is not None and item.categories]
+    column = {name: number for number, name in enumerate(sorted({name for names in seen for name in names}))}
+    wanted = np.zeros(len(column))
+    for names in seen:
+        wanted[[column[name] for name in set(names)]] += 1.0 / (len(set(names)) * len(seen))
+    shares = np.zeros((len(items), len(column)))
+    for row, item in enumerate(items):
+        own = set(item.categories) if item is not None else set()
+        for name in own & column.keys():
+            shares[row, column[name]] = 1.0 / len(own)
+    return shares, wanted
 
 
 class Traits:

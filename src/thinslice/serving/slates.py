@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from thinslice.recommend import Arrange, Rung, Slate, climb
 from thinslice.recommend.arrangement import arranger, fresh
-from thinslice.recommend.diversity import likeness_of, spread
+from thinslice.recommend.diversity import likeness_of, mix_of, spread
 from thinslice.recommend.explore import Explorer, seed_of
 from thinslice.recommend.masks import Listed, Ruled, Within
 from thinslice.recommend.objectives import terms_of
@@ -163,6 +163,7 @@ class Slates:
             explorer=_explorer(question),
             rates=None if bundle is None else bundle.rates,
             likeness=lambda item_ids: likeness_of([items.get(item_id) for item_id in item_ids], traits),
+            mix=lambda item_ids: mix_of(list(map(items.get, item_ids)), list(map(items.get, question.items))),
             seed=seed_of(question.recommendation_id),
         )
 
