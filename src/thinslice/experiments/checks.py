@@ -20,6 +20,7 @@ from thinslice.experiments.health import (
 )
 from thinslice.experiments.over_time import effect_over_time
 from thinslice.experiments.placements import cannibalization
+from thinslice.experiments.rare import rare_outcomes
 from thinslice.experiments.sharing import control_over_ramp, own_against_pooled, spillover_check
 from thinslice.records import Check, Experiment
 from thinslice.stats import logged_ratio
@@ -50,6 +51,7 @@ def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
         missing_exposures(evidence, experiment),
         log_loss_by_segment(evidence, experiment),
         bots_by_variant(evidence, experiment),
+        rare_outcomes(evidence, experiment),
         cannibalization(evidence, experiment),
         *evidence.findings,
     ]
@@ -144,8 +146,10 @@ def mixed_assignment(evidence: Evidence) -> Check:
 def isolated_training(experiment: Experiment) -> Check:
     """Each variant should learn from its own sessions only; when it does not, the effect can have the wrong sign."""
     isolated = experiment.training == "isolated"
+    learns = experiment.coverage * min(variant.weight for variant in experiment.variants if variant.weight > 0)
     detail = (
-        "each variant learns from its own sessions"
+        f"each variant learns from its own sessions, {learns:.0%} of all: the effect is that of models that learn from "
+        "so much, and with all of it a model that explores gains more"
         if isolated
         else "variants learn from each other's sessions: the effect may be too small or have the wrong sign"
     )
