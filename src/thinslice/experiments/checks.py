@@ -98,7 +98,7 @@ ADVICE = {
     "segments_before_exposure": "Take a segment that was known before the assignment.",
     "missing_days": "Bring the rows of those days, or end the report before them.",
     "outcomes_before_exposure": "Join what units did to their exposures by time, the exposure first.",
-    "cannibalization": "Judge the shelf by the page's goal, and compare pages, not shelves.",
+    "cannibalization": "The goal counts the whole page already: ship for what the page gains, not the shelf.",
 }
 """What to do where a check failed that does not say so itself."""
 

@@ -88,7 +88,7 @@ def said(report: Report) -> dict[str, Any]:
     reasons = [reason for reason in report.decision.reasons if not reason.startswith(checks)]
     return {
         "sentence": wording.spoken(report.decision.sentence, names),
-        "reasons": [wording.spoken(reason, names).replace("cannot say", "one cannot say yet") for reason in reasons],
+        "reasons": [wording.spoken(reason, names).replace(", cannot say", ", one cannot say yet") for reason in reasons],
     }
 
 
