@@ -12,6 +12,7 @@ from rich.console import Console
 from thinslice.cli.experiment_page import page
 from thinslice.cli.experiment_report import print_report
 from thinslice.experiments.analyze import report_json
+from thinslice.experiments.wording import SAME_SHARE
 from thinslice.jobs.analyze_file import Question, analyze_file
 from thinslice.records import Experiment, Report, Variant
 from thinslice.web.wording import spoken
@@ -90,3 +91,11 @@ def test_what_failed_stands_first_and_says_what_to_do_on_the_page_and_in_the_ter
         assert f"<strong>What to do:</strong> {escape(check.advice)}" in html
         assert f"→ {check.advice}" in told
     assert told.index("effect_over_time FAILED") < told.index("sample_ratio passed")
+
+
+def test_visitors_who_come_less_often_are_told_from_an_effect_that_fades(report):
+    reasons = [*report.decision.reasons, f"b: revenue changed by so much: {SAME_SHARE}"]
+    kept = msgspec.structs.replace(report, decision=msgspec.structs.replace(report.decision, reasons=reasons))
+    html = page(EXPERIMENT, kept, "EUR")
+    assert "that the effect on it changes is not shown" in html
+    assert "The effect is not stable." not in html.split("Does the effect last?")[1]

@@ -10,7 +10,7 @@ from thinslice.experiments.evidence import treatments
 from thinslice.experiments.program import log_effect
 from thinslice.experiments.readings import read
 from thinslice.experiments.segments import Harmed
-from thinslice.experiments.wording import change_in_words, interval_in_words, percent, times_in_words
+from thinslice.experiments.wording import SAME_SHARE, change_in_words, interval_in_words, percent, times_in_words
 from thinslice.records import Check, Decision, Experiment, MetricResult
 from thinslice.stats import estimate
 
@@ -114,8 +114,7 @@ def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verd
         f"{_size(steady)} from day {doubts.novelty['late_from']} on ({interval_in_words(steady['rel_effect_size_ci'])})"
     )
     if _same_share(early, steady, doubts.alpha):
-        same = f"{words}: less is done later, the effect on it is not shown to be another one"
-        return verdict._replace(reasons=[*verdict.reasons, f"{verdict.variant}: {same}"])
+        return verdict._replace(reasons=[*verdict.reasons, f"{verdict.variant}: {words}: {SAME_SHARE}"])
     left = read(ci, margin=goal.margin, direction=goal.direction)
     reasons = [*verdict.reasons, f"{verdict.variant}: the effect is not stable, {words}"]
     if verdict.action == "ship" and left != "better":

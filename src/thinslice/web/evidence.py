@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from thinslice.experiments.definition import look_times
-from thinslice.experiments.wording import times_in_words
+from thinslice.experiments.wording import SAME_SHARE, times_in_words
 from thinslice.records import Experiment, Report
 from thinslice.web import charts, wording
 
@@ -86,9 +86,10 @@ def said(report: Report) -> dict[str, Any]:
     names = {row.name for row in report.metrics}
     checks = tuple(f"{check.name}: " for check in report.checks)
     reasons = [reason for reason in report.decision.reasons if not reason.startswith(checks)]
+    words = [wording.spoken(reason, names) for reason in reasons]
     return {
         "sentence": wording.spoken(report.decision.sentence, names),
-        "reasons": [wording.spoken(reason, names).replace(", cannot say", ", one cannot say yet") for reason in reasons],
+        "reasons": [reason.replace(", cannot say", ", one cannot say yet") for reason in words],
     }
 
 
@@ -127,7 +128,7 @@ def lasting(report: Report) -> dict[str, Any] | None:
     scale = charts.shared_scale([_bounds(day["rel_effect_size_ci"]) for row in variants for day in row["by_day"]])
     return {
         "metric": found["metric"], "ticks": scale.ticks(), "zero": scale.at(0.0),
-        "variants": [{"words": _words(found, row), "days": [_day(scale, day) for day in row["by_day"]]}
+        "variants": [{"words": _words(report, row), "days": [_day(scale, day) for day in row["by_day"]]}
                      for row in variants],
     }  # fmt: skip
 
@@ -152,9 +153,13 @@ def parts(report: Report) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _words(found: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _words(report: Report, row: Mapping[str, Any]) -> str:
+    found = report.novelty
     early, steady = (wording.change(row[name]["rel_effect_size"]) for name in ("early", "steady"))
     stable = "The effect is not stable" if row["stable"] is False else "No change with time is shown"
+    kept = [reason for reason in report.decision.reasons if reason.startswith(f"{row['variant']}: ")]
+    if any(reason.endswith(SAME_SHARE) for reason in kept):
+        stable = "Less is done later; that the effect on it changes is not shown"
     late = (
         f"{steady} from day {found['late_from']} on ({wording.interval(_bounds(row['steady']['rel_effect_size_ci']))})"
     )
