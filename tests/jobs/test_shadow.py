@@ -266,3 +266,24 @@ def test_an_effective_sample_is_that_of_the_importance_weights():
     weights = np.array([hit / chance[0] for hit, chance in zip(same, chances, strict=True)])
     assert told.effective == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
     assert told.effective_share == pytest.approx(told.effective / 2_000)
+
+
+def test_a_plan_says_how_far_the_past_reaches_to_each_variant(workspace):
+    at = datetime.now(UTC) - timedelta(hours=3)
+    browse(workspace, at=at - timedelta(days=2))
+    train(workspace, "shop", now=at - timedelta(days=1))
+    rows = [exposure(n, ["b", "a"], at + timedelta(seconds=n)) for n in range(150)]
+    Lake(workspace.lake).append("exposures", rows)
+    file = workspace.root / "ranker.toml"
+    file.write_text(TEXT + 'metrics = [{name = "views_per_visitor"}]\n')
+    words = ["experiment", "design", str(file), "--workspace", str(workspace.root)]
+    said = CliRunner().invoke(program, words)
+    assert said.exit_code == 0, said.output
+    assert "Before its launch:" in said.output
+    assert "was shown here before" in said.output
+    found = msgspec.json.decode(CliRunner().invoke(program, [*words, "--json"]).output)
+    assert [(row["variant"], row["source"], row["slates"]) for row in found["support"]] == [
+        ("old", "replay", 150), ("new", "replay", 150),
+    ]  # fmt: skip
+    assert found["planned_units"] > 0
+    assert all(row["shown"]["ci"] for row in found["support"])  # nobody had looked at anything: what is popular fills

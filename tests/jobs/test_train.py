@@ -439,3 +439,19 @@ def test_a_freshened_model_is_told_of_users_only_where_it_takes_that():
         recipe = Recipe(Policy(model="session-ranker"), previous)
         assert recipe.make(from_columns([], [], []), [], 0, [ann]) is previous
     assert told == [[ann], "plain"]
+
+
+def test_variants_have_models_of_their_own_before_a_live_model_has_learned_from_both(workspace, monkeypatch):
+    order = []
+    promote = FileArtifacts.promote
+
+    def noted(self, tenant, slot, version):
+        order.append(slot)
+        promote(self, tenant, slot, version)
+
+    monkeypatch.setattr(FileArtifacts, "promote", noted)
+    shop_in_a_test(workspace, "isolated")
+    results = train(workspace, "shop", now=NOW)
+    assert order[-1] == "live"
+    assert results[0].slot == "live"
+    assert order[:-1] == [each.slot for each in results[1:]] == ["exp.test.old", "exp.test.new"]

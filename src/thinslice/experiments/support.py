@@ -198,6 +198,8 @@ def _verdict(of: _Figures, logged: int) -> str:
 
 
 def _sentence(name: str, verdict: str, of: _Figures) -> str:
+    if verdict == "unknown" and of.slates >= MIN_SLATES:
+        return f"{name}: it would have shown nothing at all in {of.slates:,} slates."
     if verdict == "unknown":
         return f"{name}: {of.slates} slates can be compared, {MIN_SLATES} are needed to say how far the past reaches."
     shown, known = (percent(each.value or 0.0, signed=False) for each in (of.shown, of.known))

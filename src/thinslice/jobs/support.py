@@ -72,7 +72,7 @@ def support_of(workspace: Workspace, experiment: Experiment, now: datetime) -> l
                     why = f"its policy {variant.policy!r} has no model yet, so it starts from what is popular."
                     found.append(nothing_known(variant.name, variant.policy, why))
                     continue
-                compared = _replayed(connection, experiment, model, live)
+                compared = _replayed(connection, experiment, model, _model(bundle, "popular"), live)
             found.append(
                 support(compared, shows, views, variant=variant.name, policy=variant.policy, source=source,
                         logged_slates=logged)
@@ -111,8 +111,11 @@ def _from_shadow(connection: Any, experiment: Experiment, variant: str, window: 
     return _compared(rows, [list(row["would"]) for row in rows], experiment.segments)
 
 
-def _replayed(connection: Any, experiment: Experiment, model: Model, live: str) -> Compared:
-    """What a model would have shown in the newest slates, asked again with what their visitors had looked at."""
+def _replayed(connection: Any, experiment: Experiment, model: Model, popular: Model | None, live: str) -> Compared:
+    """What a model would have shown in the newest slates, asked again with what their visitors had looked at.
+
+    Places that it cannot fill are filled by what is popular, as in a slate.
+    """
     segments = ", ".join(
         f"coalesce(segments[{text(name)}], 'unknown') AS s{at}" for at, name in enumerate(experiment.segments)
     )
@@ -139,9 +142,12 @@ def _replayed(connection: Any, experiment: Experiment, model: Model, live: str) 
     would = []
     for row in rows:
         session = list(row["trail"])
-        ranked = model.recommend(session, len(row["shown"]) + 1).item_ids
+        places = len(row["shown"])
+        ranked = list(model.recommend(session, places + 1).item_ids)
+        if len(ranked) <= places and popular is not None:
+            ranked = list(dict.fromkeys([*ranked, *popular.recommend(session, 2 * places + 1).item_ids]))
         page = session[-1] if session else None
-        would.append([item_id for item_id in ranked if item_id != page][: len(row["shown"])])
+        would.append([item_id for item_id in ranked if item_id != page][:places])
     return _compared(rows, would, experiment.segments)
 
 

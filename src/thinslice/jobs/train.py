@@ -231,14 +231,16 @@ def train(
             seconds=round(time.perf_counter() - start, 3),
         )  # fmt: skip
 
-    shared = {each.name: shared_lineage(lake, data, each) for each in experiments if each.training == "shared"}
-    first = publish(
-        LIVE_SLOT, data.everyone, policies, before, simplest=sentence, **lesson.findings(),
-        **({"lineage": shared} if shared else {}),
-    )  # fmt: skip
-    took_s = round(time.perf_counter() - began, 3)
-    results = [replace(first, tuned=lesson.tuned, simplest=sentence, seconds=took_s)]
-    for experiment in isolating(workspace, tenant):
+    # First the variants that learn apart: until they have models of their own the live ones serve them, and those that
+    # are published below have learned from everybody.
+    apart: list[Trained] = []
+    isolated: list[Experiment] = []
+    unreadable: BadInput | None = None
+    try:
+        isolated = isolating(workspace, tenant)
+    except BadInput as error:
+        unreadable = error  # it is raised when the live models, which need no such file, are published
+    for experiment in isolated:
         labels = assigned(lake, data.clicks, experiment)
         own = needed_policies(settings, tenant, {variant.policy for variant in experiment.variants})
         for number, variant in enumerate(experiment.variants):
@@ -249,10 +251,19 @@ def train(
             foreign = foreign_clicks(workspace, data.clicks, experiment, variant.name)
             clicks = without(data.clicks, foreign)
             origin = {variant.name: lineage_of(data, experiment, variant.name, labels, mask, clicks=clicks)}
-            results.append(
+            apart.append(
                 publish(slot, interactions_of(clicks, mask), own, stored(artifacts, tenant, slot),
                         experiment=experiment.name, variant=variant.name, lineage={experiment.name: origin})
             )  # fmt: skip
+    shared = {each.name: shared_lineage(lake, data, each) for each in experiments if each.training == "shared"}
+    first = publish(
+        LIVE_SLOT, data.everyone, policies, before, simplest=sentence, **lesson.findings(),
+        **({"lineage": shared} if shared else {}),
+    )  # fmt: skip
+    took_s = round(time.perf_counter() - began, 3)
+    results = [replace(first, tuned=lesson.tuned, simplest=sentence, seconds=took_s), *apart]
+    if unreadable is not None:
+        raise unreadable
     lake.append("models", rows)
     return results
 
