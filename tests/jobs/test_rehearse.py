@@ -157,7 +157,12 @@ def test_the_command_prints_the_json_that_others_read(tmp_path):
 def test_the_command_ends_with_a_sentence_that_anyone_understands():
     result = CliRunner().invoke(program, ["rehearse", "adaptive-allocation", "--runs", "3"], terminal_width=100)
     assert result.exit_code == 0, result.output
-    assert result.stdout.rstrip().endswith("5 % is what a sound test does.")
+    told = " ".join(result.stdout.split())
+    assert told.endswith("5 % is what a sound test does.")
+    assert "An ordinary A/B test warned: ! the split is not as planned (sample_ratio, 100 % of the runs)" in told
+    assert "Without a warning: the test by logged probabilities." in told
+    for words in ("the truth", "found", "bias", "covers", "warns", "decides"):
+        assert words in told
 
 
 def test_the_command_lists_the_scenarios_and_refuses_others():

@@ -43,35 +43,73 @@ def print_scenarios(scenarios: Mapping[str, Scenario]) -> None:
     Console(highlight=False).print(table)
 
 
+WARNINGS = {
+    "sample_ratio": "the split is not as planned",
+    "sample_ratio_over_time": "the split is off from some day on",
+    "sample_ratio_by_day": "the split is off on some days",
+    "sample_ratio_by_segment": "the split is off in one segment",
+    "mixed_assignment": "units were seen in two variants",
+    "isolated_training": "variants learn from each other's sessions",
+    "contamination": "a model learned from what the other variant caused",
+    "own_against_pooled": "sharing training data moves the effect",
+    "control_over_ramp": "control changes as treatment gets more of the traffic",
+    "spillover": "what neighbors get reaches control",
+    "effect_over_time": "the effect changes as days go by",
+    "novelty": "the effect changes with a unit's days since its first exposure",
+    "harmed_segment": "a large segment is harmed",
+    "covariate_balance": "variants differed before the test",
+    "missing_exposures": "one variant's reports get lost",
+    "log_loss_by_segment": "one variant's reports get lost in a segment",
+    "bots_by_variant": "bots fall unevenly",
+    "cannibalization": "the shelf takes clicks from its neighbors",
+    "mean_weight": "the log does not hold what the new ranker would show",
+    "max_weight_share": "a few rows of the log decide",
+    "effective_sample_size": "too few rows of the log count",
+}
+"""What a warning means, in a few words; others go by their names."""
+
+NEVER_APART = "\N{NO-BREAK SPACE}%"
+"""A number and its sign stay on one line."""
+
+LEGEND = (
+    "found: mean of what it found. bias: found less the truth. sign: runs with the wrong sign. covers: runs whose 95 % "
+    "interval held the truth. sees: runs that saw a difference. warns: runs with a warning."
+)
+"""What the columns hold."""
+
+
 def print_rehearsal(found: Rehearsal) -> None:
-    """The question, one row a design, and one sentence that says what would have happened."""
+    """The question, one row a design, what each warned of, and one sentence that says what would have happened."""
     console = Console(highlight=False)
-    console.print(Text(f"{found.scenario}, {found.runs} runs: ", style="bold") + Text(found.says))
+    runs = "1 run" if found.runs == 1 else f"{found.runs:,} runs"
+    console.print(Text(f"{found.scenario}, {runs}: ", style="bold") + Text(found.says))
     console.print()
-    wide = console.width >= 100
-    heads = ["says", "sign wrong", *(["95 % holds truth"] if wide else []), "sees a difference", "warns", "decides"]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
     table.add_column("design", overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right")
-    table.add_row("the truth", *[_change(found, found.truth["effect_size"]), *[""] * (len(heads) - 1)])
+    for head in ("found", "bias", "sign", "covers", "sees", "warns", "decides"):
+        table.add_column(head, justify="right", no_wrap=head != "decides")
+    table.add_row("the truth", _change(found, found.truth["effect_size"]), *[""] * 6)
     for design in found.designs:
-        cells = {
-            "says": _change(found, design.estimate_mean),
-            "sign wrong": _share(design.wrong_sign_share),
-            "95 % holds truth": _share(design.coverage),
-            "sees a difference": _share(design.rejection_rate),
-            "warns": _share(design.warned_share),
-            "decides": next((f"{action} {_share(share)}" for action, share in design.actions.items()), ""),
-        }
-        table.add_row(design.words, *(cells[head] for head in heads))
+        decides = next((f"{action} {_share(share)}" for action, share in design.actions.items()), "-")
+        table.add_row(
+            design.words, _change(found, design.estimate_mean), _change(found, design.bias),
+            _share(design.wrong_sign_share), _share(design.coverage), _share(design.rejection_rate),
+            _share(design.warned_share), decides,
+        )  # fmt: skip
     console.print(table)
+    console.print(Text(LEGEND, style="bright_black"))
+    console.print()
     for design in found.designs:
         if design.warnings:
-            fired = ", ".join(f"{name} in {_share(share)}" for name, share in design.warnings.items())
-            console.print(Text(f"{design.words} warned: {fired} of the runs.", style="yellow"))
+            console.print(Text(f"{_capital(design.words)} warned:"))
+        for name, share in design.warnings.items():
+            said = f"  ! {WARNINGS.get(name, name.replace('_', ' '))} ({name}, {_share(share)} of the runs)"
+            console.print(Text(said.replace(" %", NEVER_APART), style="yellow"))
+    quiet = [design.words for design in found.designs if not design.warnings]
+    if quiet:
+        console.print(Text(f"Without a warning: {', '.join(quiet)}."))
     console.print()
-    console.print(sentence(found))
+    console.print(sentence(found).replace(" %", NEVER_APART))
 
 
 def sentence(found: Rehearsal) -> str:
