@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe
 from thinslice.experiments.compare import compare
 from thinslice.experiments.evidence import Evidence, planned_shares
+from thinslice.experiments.novelty import novelty as check_novelty
 from thinslice.jobs.rehearsal.allocation import Steered, conducted, steered
 from thinslice.jobs.rehearsal.crowd import CONVERSION, SIDES, two_variants
+from thinslice.jobs.rehearsal.granular import VIEWS, ages_of
 from thinslice.jobs.rehearse import Design, Rehearsal, rehearse
 from thinslice.simulate.scenarios import find_scenario
 from thinslice.stats import Moments, logged_evidence, logged_ratio, sample_ratio, sequential_ratio
@@ -73,6 +75,12 @@ def shared_training(runs: int = 20) -> Iterator[Figure]:
     churn = played("shared-training", runs)
     pooled, isolated = design(churn, "pooled"), design(churn, "isolated")
     yield Figure("shared-training, truth, points of click-through", SHARE * churn.truth["effect_size"])
+    visits, visitors = (
+        find_scenario("shared-training").visits_per_day // 2,
+        find_scenario("shared-training").visitors // 2,
+    )
+    half = played("shared-training", runs, visits_per_day=visits, visitors=visitors, designs={})
+    yield Figure("shared-training, truth of rankers that learn from half as many", SHARE * half.truth["effect_size"])
     yield Figure("shared-training, pooled says", SHARE * pooled.estimate_mean)
     yield Figure("shared-training, isolated says", SHARE * isolated.estimate_mean)
     yield Figure("shared-training, pooled: wrong sign, %", SHARE * pooled.wrong_sign_share, 90.0)
@@ -157,6 +165,23 @@ def novelty(runs: int = 200) -> Iterator[Figure]:
     fades, stays = played("novelty", runs), played("novelty", runs, decay=0.0)
     yield Figure("novelty of 0.02 s.d., 20,000 a variant: found, %", SHARE * design(fades, "steady").warned_share, 80.0)
     yield Figure("no novelty: false alarms, %", SHARE * design(stays, "steady").warned_share, None, 6.3)
+    yield from novelty_sizes()
+
+
+def novelty_sizes(runs: int = 2_000, units: int = 1_000, days: int = 14) -> Iterator[Figure]:
+    """The two tests behind the check, each by itself, where nothing fades."""
+    experiment, draw = two_variants("novelty", days, metrics=[VIEWS]), np.random.default_rng(0)
+    found = dict.fromkeys(("late minus early", "slope by log(1 + days)", "either, by Holm"), 0)
+    for _ in range(runs):
+        code = draw.integers(0, 2, units)
+        views = draw.standard_normal((units, days)) + 0.6 * draw.standard_normal((units, 1))
+        evidence = Evidence({}, np.zeros((1, 2)), planned_shares(experiment), {}, ages=ages_of(views, code))
+        row = check_novelty(evidence, experiment, 0.05)["variants"][0]
+        said = (row["late_minus_early"]["pvalue"] < 0.05, row["trend"]["pvalue"] < 0.05, not row["stable"])
+        found = {name: times + each for (name, times), each in zip(found.items(), said, strict=True)}
+    for name, times in found.items():
+        low = None if name.startswith("either") else 3.7
+        yield Figure(f"no novelty, {name} ({runs} runs): rejects, %", SHARE * times / runs, low, 6.3)
 
 
 def sample_ratios(runs: int = 2_000) -> Iterator[Figure]:

@@ -37,6 +37,17 @@ def test_a_bandits_a_a_test_rejects_as_often_as_it_should_by_logged_probabilitie
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("effect", [0.0, 0.2])
+def test_a_switchback_and_a_bandits_revenue_are_judged_as_often_right_as_promised(effect):
+    """600 runs: 95 % plus or minus three standard errors of 0.9 points."""
+    _, designs = played("aa", 600, effect=effect, bandit_units=4_000, designs={"switchback": "s", "bandit": "b"})
+    for design in designs.values():
+        assert 0.923 <= design.coverage <= 0.977
+    if not effect:
+        assert all(0.023 <= design.rejection_rate <= 0.077 for design in designs.values())
+
+
+@pytest.mark.slow
 def test_fourteen_looks_are_wrong_no_more_often_than_one():
     _, designs = played("peeking", 600)
     assert designs["naive"].rejection_rate > 0.15
