@@ -70,7 +70,11 @@ class Facts:
 
     def holds(self, place: int, item_id: str) -> bool:
         """Whether rule number `place` lets an item through, or (a boost) is about it."""
-        return bool(int(self.bits[self.row.get(item_id, 0)]) >> place & 1)
+        return bool(self.bits_of(item_id) >> place & 1)
+
+    def bits_of(self, item_id: str) -> int:
+        """All of that for one item, a bit a rule."""
+        return int(self.bits[self.row.get(item_id, 0)])
 
     def breaks(self, book: RuleBook, asked: Asked, item_id: str, *, hard_only: bool = False) -> int | None:
         """The number of the first rule that keeps one item out of this request's slate; None when none does."""

@@ -66,11 +66,16 @@ def _personal(
     model: Any, session: Sequence[str], item_ids: Sequence[str], title: Callable[[str], str], user_id: str
 ) -> list[str]:
     """Reasons for somebody who is known: a cause that is not of today's session was bought, or viewed before."""
-    today, said = set(session), []
+    causes: list[str | None] = model.causes(session, item_ids, user_id=user_id)
+    words: dict[str | None, str] = {each: because(each, title) for each in dict.fromkeys(session) if each in causes}
+    words[None] = UNCAUSED.get(model.name, because(None, title))
+    if all(cause in words for cause in causes):
+        return [words[cause] for cause in causes]
     bought: frozenset[str] = model.bought(user_id)
-    for item_id, cause in zip(item_ids, model.causes(session, item_ids, user_id=user_id), strict=True):
-        if cause is None or cause in today:
-            said.append(because(cause, title) if cause is not None else UNCAUSED.get(model.name, because(None, title)))
+    said = []
+    for item_id, cause in zip(item_ids, causes, strict=True):
+        if cause is None or cause in words:
+            said.append(words[cause])
             continue
         itself, other = BEFORE[cause in bought]
         said.append(itself if cause == item_id else because(cause, title, other))

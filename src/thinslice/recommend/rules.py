@@ -273,13 +273,16 @@ class Quotas:
         return True
 
 
+FIELDS = {"brand": "brand", "creator": "creator_id", "kind": "kind", "group": "group_id"}
+"""What a quota counts by → the item's field; other names are attributes."""
+
+
 def groups_of(item: Item, by: str) -> Sequence[str]:
     """The groups of an item that a quota counts; none when it has no such value: then no quota holds it back."""
     if by == "category":
         return list(dict.fromkeys(item.categories))
-    value = {"brand": item.brand, "creator": item.creator_id, "kind": item.kind, "group": item.group_id}.get(
-        by, item.attributes.get(by)
-    )
+    field = FIELDS.get(by)
+    value = item.attributes.get(by) if field is None else getattr(item, field)
     return [] if value is None else [str(value)]
 
 
