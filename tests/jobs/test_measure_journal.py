@@ -10,7 +10,7 @@ import pytest
 from thinslice.experiments.analyze import report_json
 from thinslice.jobs import measure_journal
 from thinslice.jobs.measure import declared, measure_in
-from thinslice.jobs.measure_journal import Journal, keeps_journal, parts_of
+from thinslice.jobs.measure_journal import Journal, drop_idle, keeps_journal, parts_of
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.records import Event, Experiment, ExperimentExposure, Exposure, Metric, Order, OrderLine, Variant
 from thinslice.store.lake import Lake
@@ -245,6 +245,17 @@ def test_chunks_that_nothing_names_are_deleted_once_no_report_reads_them(shop, m
         from_journal(shop.lake, others=())
     chunks = list((shop.lake.root / ".journals" / "shop" / "ranker").glob("*.parquet"))
     assert len(chunks) <= 6
+
+
+def test_a_journal_that_no_report_reads_any_more_is_deleted(shop):
+    shop.receive(300)
+    expected = from_journal(shop.lake, others=())
+    drop_idle(shop.lake, datetime.now(UTC) + timedelta(days=1))
+    folder = shop.lake.root / ".journals" / "shop" / "ranker"
+    assert folder.is_dir()
+    drop_idle(shop.lake, datetime.now(UTC) + timedelta(days=8))
+    assert not folder.exists()
+    assert from_journal(shop.lake, others=()) == expected
 
 
 def test_clusters_blocks_pages_and_what_has_not_started_have_no_journal():

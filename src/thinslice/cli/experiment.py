@@ -1,5 +1,6 @@
 """`thinslice experiment`: design, start, stop, report and list experiments; analyze one that ran elsewhere."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def report(name: str, tenant: str | None, html: Path | None, workspace: Workspac
 
     of = chosen_tenant(workspace, tenant)
     experiment = read_experiment(workspace, of, name)
-    result = measure(workspace, of, name, datetime.now(UTC))
+    result = measure(workspace, of, name, datetime.now(UTC), threads=os.cpu_count() or 1)
     currency = read_settings(workspace).tenant(of).currency
     if html is not None:
         from thinslice.cli.experiment_page import page

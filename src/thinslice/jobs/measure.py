@@ -19,7 +19,7 @@ from thinslice.experiments.placements import judged_by_page
 from thinslice.jobs.decisions import settle
 from thinslice.jobs.interactions import interaction_checks, meeting
 from thinslice.jobs.measure_blocks import block_evidence_of
-from thinslice.jobs.measure_journal import keeps_journal, parts_of
+from thinslice.jobs.measure_journal import drop_idle, keeps_journal, parts_of
 from thinslice.jobs.measure_parts import PERIODS, TILT, Parts, count_parts, goal_columns
 from thinslice.jobs.measure_tables import make_tables
 from thinslice.jobs.provenance import contamination_of, explorers_of
@@ -154,6 +154,7 @@ def measure_all(workspace: Workspace, now: datetime) -> dict[str, str]:
             done[f"{tenant}/{name}"] = got.decision.action
         except ThinsliceError as error:
             done[f"{tenant}/{name}"] = str(error)
+    drop_idle(Lake(workspace.lake), now)
     return done
 
 

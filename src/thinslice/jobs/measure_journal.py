@@ -7,10 +7,11 @@ hashes, which is enough to tell a billion units apart.
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,7 @@ from thinslice.store.lake import Lake
 from thinslice.store.log import sync_directory
 from thinslice.store.views import EXPOSURE_VARIANTS, files_sql
 
-FORMAT = 1
+FORMAT = 2
 """Grows whenever journals are written in another way; older ones are made again."""
 
 CHUNK_ROWS = 8_000_000
@@ -36,11 +37,17 @@ CHUNK_ROWS = 8_000_000
 PART_ROWS = 4_000_000
 """A report is counted in parts of about so many slates."""
 
+FEW = 8
+"""So many new contexts of slates are looked up one by one."""
+
 MOST_CHUNKS = 24
 """With more chunks than these the smaller half is joined into one."""
 
 GRACE_S = 3_600.0
 """Chunks that were joined stay so long (seconds), for reports that still read them."""
+
+IDLE = timedelta(days=7)
+"""A journal that no report has brought up to date for so long is deleted."""
 
 NAMED = ("select_item", "view_item_list", "view_item", "add_to_cart")
 """Events that columns other than sessions are made of."""
@@ -53,14 +60,26 @@ class Chunk(msgspec.Struct, frozen=True):
     rows: int
 
 
+class Context(msgspec.Struct, frozen=True):
+    """What many slates have in common: `propensities` is JSON text, `segments` are in the experiment's order."""
+
+    variant: str
+    propensities: str
+    is_bot: bool
+    segments: list[str | None]
+
+
 class State(msgspec.Struct, kw_only=True):
-    """What a journal holds: up to which version of each table, told by the digest of its commit."""
+    """What a journal holds: up to which version of each table, told by the digest of its commit.
+
+    `contexts` are by the hash that stands in their slates' rows.
+    """
 
     made_for: str
     versions: dict[str, int] = {}
     digests: dict[str, str] = {}
     chunks: dict[str, list[Chunk]] = {}
-    vectors: dict[str, str] = {}
+    contexts: dict[str, Context] = {}
     files: int = 0
 
 
@@ -133,18 +152,23 @@ class Journal:
             database.execute(EXPOSURE_VARIANTS.replace("CREATE VIEW", "CREATE OR REPLACE TEMP VIEW"))
         chunk = self._copy(database, state, sql)
         if table == "exposures" and chunk is not None:
-            self._learn_vectors(database, state, chunk)
+            self._learn_contexts(database, state, chunk)
         return chunk
 
     def _slates_sql(self) -> str:
         experiment = self._experiment
-        segments = "".join(f", {segment_sql(name)} AS s{at}" for at, name in enumerate(experiment.segments))
         session = ", hash(session_id) AS session" if self._sessions and self._key != "session_id" else ""
         return (
-            f"SELECT hash(unit_id) AS unit, occurred_at, hash(recommendation_id) AS slate, variant, "
-            f"hash(propensities) AS vector, is_bot{segments}{session} FROM exposure_variants "
-            f"WHERE {served_sql(experiment, None)} ORDER BY unit"
+            f"SELECT hash(unit_id) AS unit, occurred_at, hash(recommendation_id) AS slate, {self._context()} AS context"
+            f"{session} FROM exposure_variants WHERE {served_sql(experiment, None)} ORDER BY unit"
         )
+
+    def _context(self) -> str:
+        """The hash of a slate's context, in SQL."""
+        return f"hash({', '.join(['variant', 'propensities', 'is_bot', *self._segments()])})"
+
+    def _segments(self) -> list[str]:
+        return [segment_sql(name) for name in self._experiment.segments]
 
     def _acts_sql(self) -> str:
         names = ", ".join(text(name) for name in NAMED)
@@ -175,23 +199,26 @@ class Journal:
             os.fsync(file.fileno())
         return Chunk(name, rows)
 
-    def _learn_vectors(self, database: duckdb.DuckDBPyConnection, state: State, chunk: Chunk) -> None:
-        """Notes the probabilities behind each hash that is new."""
-        found = database.execute(f"SELECT DISTINCT vector FROM {self._files([chunk])}").fetchall()
-        unknown = [str(vector) for (vector,) in found if str(vector) not in state.vectors]
-        if len(unknown) > 8:
-            rows = database.execute(
-                f"SELECT hash(propensities), any_value({VECTOR}) FROM exposure_variants "
-                f"WHERE {served_sql(self._experiment, None)} GROUP BY 1"
-            ).fetchall()
-            state.vectors.update({str(vector): said for vector, said in rows})
-            return
-        for vector in unknown:
-            (row,) = database.execute(
-                f"SELECT {VECTOR} FROM exposure_variants WHERE {served_sql(self._experiment, None)} "
-                f"AND hash(propensities) = {vector}::UBIGINT LIMIT 1"
-            ).fetchall()
-            state.vectors[vector] = row[0]
+    def _learn_contexts(self, database: duckdb.DuckDBPyConnection, state: State, chunk: Chunk) -> None:
+        """Notes what is behind each hash that is new."""
+        found = database.execute(f"SELECT DISTINCT context FROM {self._files([chunk])}").fetchall()
+        unknown = [context for (context,) in found if str(context) not in state.contexts]
+        known = ["variant", VECTOR, "is_bot", *self._segments()]
+        source = f"FROM exposure_variants WHERE {served_sql(self._experiment, None)}"
+        if len(unknown) <= FEW:  # a row of each is found sooner than all rows are grouped
+            rows = [
+                row
+                for context in unknown
+                for row in database.execute(
+                    f"SELECT {context}::UBIGINT, {', '.join(known)} {source} "
+                    f"AND {self._context()} = {context}::UBIGINT LIMIT 1"
+                ).fetchall()
+            ]
+        else:
+            firsts = ", ".join(f"first({of})" for of in known)
+            rows = database.execute(f"SELECT {self._context()} AS context, {firsts} {source} GROUP BY 1").fetchall()
+        for context, variant, propensities, is_bot, *segments in rows:
+            state.contexts[str(context)] = Context(variant, propensities, bool(is_bot), segments)
 
     # Keeping it small
 
@@ -266,25 +293,29 @@ class Journal:
         """Its slates as rows of `exposure_variants`, in SQL."""
         experiment = self._experiment
         tenant = f"{text(experiment.tenant)} AS tenant, {text(experiment.name)} AS experiment"
+        places = range(len(experiment.segments))
         place = next((f"s{at}" for at, name in enumerate(experiment.segments) if name == "placement"), "NULL::VARCHAR")
         known = ", ".join(f"{identifier(name)} := s{at}" for at, name in enumerate(experiment.segments))
         segments = f", struct_pack({known}) AS segments" if known else ""
         chunks = state.chunks.get("exposures", [])
-        if not chunks:
-            nothing = ", ".join(f"NULL::VARCHAR AS s{at}" for at in range(len(experiment.segments)))
-            source = (
-                "(SELECT NULL::UBIGINT AS unit, NULL::TIMESTAMPTZ AS occurred_at, NULL::UBIGINT AS slate, "
-                "NULL::VARCHAR AS variant, NULL::UBIGINT AS vector, false AS is_bot, NULL::UBIGINT AS session"
-                f"{', ' + nothing if nothing else ''} WHERE false)"
-            )
-        else:
-            source = self._files(chunks)
-        vectors = ", ".join(f"({vector}::UBIGINT, {text(said)})" for vector, said in sorted(state.vectors.items()))
+        source = self._files(chunks) if chunks else (
+            "(SELECT NULL::UBIGINT AS unit, NULL::TIMESTAMPTZ AS occurred_at, NULL::UBIGINT AS slate, NULL::UBIGINT AS "
+            "context, NULL::UBIGINT AS session WHERE false)"
+        )  # fmt: skip
+        values = [(context, *msgspec.structs.astuple(of)) for context, of in sorted(state.contexts.items())]
+        nothing = [("0", "", "", False, [None] * len(experiment.segments))]
+        contexts = ", ".join(
+            f"({context}::UBIGINT, {text(variant)}, {text(vector)}, {is_bot}"
+            + "".join(f", {'NULL' if value is None else text(value)}::VARCHAR" for value in of)
+            + ")"
+            for context, variant, vector, is_bot, of in values or nothing
+        )
+        names = ", ".join(["context", "variant", "propensities", "is_bot", *(f"s{at}" for at in places)])
         return (
-            f"SELECT {tenant}, unit AS unit_id, occurred_at, slate AS recommendation_id, {self._session()}, variant, "
-            f"said.propensities AS propensities, {place} AS placement, is_bot, false AS shadow{segments} "
-            f"FROM {source} AS j JOIN (VALUES {vectors or '(0::UBIGINT, NULL)'}) AS said(vector, propensities) "
-            f"USING (vector) WHERE {where}"
+            f"SELECT {tenant}, unit AS unit_id, occurred_at, slate AS recommendation_id, {self._session()}, "
+            f"c.variant AS variant, c.propensities AS propensities, {place} AS placement, c.is_bot AS is_bot, "
+            f"false AS shadow{segments} FROM {source} AS j JOIN (VALUES {contexts}) AS c({names}) USING (context) "
+            f"WHERE {where}"
         )
 
     def acts(self, state: State, where: str) -> str:
@@ -359,6 +390,18 @@ def parts_of(
             ]
         )
     return Parts(shows, "propensities")
+
+
+def drop_idle(lake: Lake, now: datetime) -> None:
+    """Deletes the journals that no report reads any more.
+
+    Args:
+        lake: Beside whose tables they lie.
+        now: Aware.
+    """
+    for path in (lake.root / ".journals").glob("*/*/journal.json"):
+        if now.timestamp() - path.stat().st_mtime > IDLE.total_seconds():
+            shutil.rmtree(path.parent)
 
 
 def _hashed(column: str) -> str:

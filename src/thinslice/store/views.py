@@ -28,7 +28,7 @@ def open_duckdb(root: Path, *, threads: int, memory_mb: int) -> duckdb.DuckDBPyC
     """A connection in UTC whose scratch files lie beside the tables."""
     connection = duckdb.connect(config={"threads": threads, "memory_limit": f"{memory_mb}MiB"})
     scratch = str(root / ".scratch").replace("'", "''")
-    connection.execute(f"SET TimeZone = 'UTC'; SET temp_directory = '{scratch}'")
+    connection.execute(f"SET TimeZone = 'UTC'; SET temp_directory = '{scratch}'; SET enable_progress_bar = false")
     return connection
 
 
