@@ -28,6 +28,11 @@ def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise BadInput(f"{path.name} is neither Parquet nor CSV.", hint="Its name has to end in .parquet or .csv.")
     try:
         options = ", header = true, sample_size = -1" if kind == "read_csv" else ""
+        if options:  # times stay as they are written: a zone that only some of them have would get lost
+            columns = rows_of(database, f"DESCRIBE SELECT * FROM {kind}({text(str(path))}{options})")
+            times = [row["column_name"] for row in columns if row["column_type"].startswith("TIMESTAMP")]
+            kept = ", ".join(f"{text(name)}: 'VARCHAR'" for name in times)
+            options += f", types = {{{kept}}}" if kept else ""
         database.execute(
             f"CREATE TEMP TABLE source AS SELECT *, row_number() OVER () AS {LINE} "
             f"FROM {kind}({text(str(path))}{options})"
