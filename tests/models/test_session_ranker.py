@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
-from thinslice.models import feature_kernel, from_columns
+from thinslice.models import candidates, feature_kernel, from_columns
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, questions_of
 from thinslice.models.lambdamart import figures, learn, ranked
 from thinslice.models.ranking_features import FEATURES, TERMS, item_facts
@@ -119,6 +119,57 @@ def test_the_parts_of_the_session_items_are_the_blended_score(log):
     known, parts = stage.parts(session, found.codes)
     assert known.tolist() == [9, 4, 5]
     assert parts.sum(axis=1) == pytest.approx(found.blended, rel=1e-5)
+
+
+def test_an_item_clicked_twice_is_followed_once_and_counts_twice(log):
+    chosen = {**DEFAULTS, "weight_knn": 0.0, "weight_walk_flat": 0.3, "weight_next": 2.0}
+    stage = Candidates.build(log, chosen)
+    arrays, clicks = stage.arrays(), [4, 9, 4, 4]
+    expected = np.zeros(len(log.item_ids))
+    recent = {"walk": 0, "cosine": 1, "next": 2}
+    for source in ("walk", "cosine", "next", "walk_flat", "cosine_flat"):
+        graph, row = source.removesuffix("_flat"), recent.get(source)
+        found = np.zeros(len(log.item_ids))
+        for step, code in enumerate(reversed(clicks)):
+            edges = slice(*arrays[f"{graph}_ptr"][code : code + 2])
+            worth = 1.0 if row is None else arrays["recency"][row, step]
+            found[arrays[f"{graph}_item"][edges]] += worth * arrays[f"{graph}_weight"][edges]
+        expected += chosen[f"weight_{source}"] * found / found.sum()
+    found = stage.look(np.array(clicks, dtype=np.int32), 0, 60)
+    assert found.blended == pytest.approx(expected[found.codes], rel=1e-4)
+    assert (expected > 0).sum() == found.candidates
+
+
+def test_company_is_told_for_each_candidate_that_shares_a_session(log):
+    stage = Candidates.build(log, DEFAULTS)
+    arrays, found = stage.arrays(), stage.look(np.array([4, 9], dtype=np.int32), 0, 60)
+    expected = np.zeros(len(log.item_ids), dtype=np.float32)
+    for code in (9, 4):
+        edges = slice(*arrays["cosine_ptr"][code : code + 2])
+        expected[arrays["cosine_item"][edges]] += arrays["cosine_company"][edges]
+    told = found.rows[:, FEATURES.index("company")]
+    assert told == pytest.approx(expected[found.codes], rel=1e-6)
+    assert found.rows[:, FEATURES.index("company_of_best")] == pytest.approx(told / told.max(), rel=1e-6)
+
+
+def test_a_full_table_passes_over_further_candidates_and_still_answers(log, monkeypatch):
+    whole = Candidates.build(log, DEFAULTS).look(np.array([4, 9], dtype=np.int32), 0, 60)
+    monkeypatch.setattr(candidates, "MOST_CANDIDATES", 7)
+    stage = Candidates.build(log, DEFAULTS)
+    for _ in range(2):  # what the first question left behind does not disturb the second
+        found = stage.look(np.array([4, 9], dtype=np.int32), 0, 60, np.array([50, 4], dtype=np.int32))
+        assert found.candidates == 7 < whole.candidates
+        assert {4, 9} <= set(found.codes.tolist())
+        assert len(set(found.codes.tolist())) == len(found.codes)
+
+
+def test_parts_are_those_of_the_session_that_is_asked_about_whatever_was_asked_before(log):
+    stage, one, other = Candidates.build(log, DEFAULTS), np.array([4, 9], np.int32), np.array([30], np.int32)
+    codes = stage.look(one, 0, 5).codes
+    before = stage.parts(one, codes)
+    stage.look(other, 0, 5)
+    again = stage.parts(one, codes)
+    assert all(np.array_equal(left, right) for left, right in zip(before, again, strict=True))
 
 
 def test_the_cause_is_the_session_item_with_the_strongest_evidence(model):
