@@ -20,8 +20,11 @@ _log = logging.getLogger("thinslice.serving")
 ALTERNATES = 1024
 """How many places' last good slates one worker remembers."""
 
-DEEPER = 5
-"""Where rules, diversity or exploration choose among candidates, the first rung gives so many times the places."""
+DEEPER = 4
+"""Where rules, diversity or exploration choose among candidates, the first rung gives so many times the places.
+
+For 20 places that is fewer than the session ranker ranks at once: a second block would cost as much as the first.
+"""
 
 AT_LEAST = 60
 """And at least so many."""
