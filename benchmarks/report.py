@@ -22,7 +22,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.transaction import AddAction
 
 from thinslice.cli.init import make_tenant
 from thinslice.experiments import dump_experiment
@@ -33,6 +34,7 @@ from thinslice.metrics import DEFAULT_METRICS
 from thinslice.records import Experiment, Metric, Variant
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
+from thinslice.store.schemas import PARTITION
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 14
@@ -43,28 +45,24 @@ EXPERIMENT = Experiment(
     variants=[Variant(name="old", policy="popular", weight=0.5), Variant(name="new", policy="knn", weight=0.5)],
     metrics=[*DEFAULT_METRICS, Metric(name="capped_revenue", numerator="revenue_minor", cap_quantile=0.999)],
 )  # fmt: skip
-APPEND_ROWS = 2_000_000
-"""Rows of one commit."""
-
-SLATES_OF_DAY = """
-CREATE OR REPLACE TEMP TABLE slates AS
-SELECT * FROM (
+SLATES_SQL = """
+COPY (SELECT *, least(date_diff('day', TIMESTAMPTZ '2026-03-01', occurred_at), {last}) AS day FROM (
     SELECT i, to_hex(hash(i)) AS visitor_id, slate, hash(i, slate) AS h, to_hex(hash(i, slate, 1)) AS recommendation_id,
         to_hex(hash(i, slate < 3)) AS session_id,
-        TIMESTAMPTZ '2026-03-01' + to_microseconds((
+        TIMESTAMPTZ '{begin}' + to_microseconds((
             (hash(i, 2) % ({days} * 86400000000 - 100000)) + slate * 97000000 + hash(i, slate) % 60000000
             + CASE WHEN slate < 3 THEN 0 ELSE 3600000000 + hash(i, 4) % 195000000000 END)::BIGINT) AS occurred_at
-    FROM range({low}, {high}) AS units(i), range({slates}) AS slates(slate))
-WHERE occurred_at >= TIMESTAMPTZ '{begin}' AND occurred_at < TIMESTAMPTZ '{end}'"""
+    FROM range({low}, {high}) AS units(i), range({slates}) AS slates(slate)))
+TO '{path}' (FORMAT parquet, COMPRESSION snappy, PARTITION_BY (day), OVERWRITE_OR_IGNORE)"""
 
 EXPOSURES = """
 SELECT recommendation_id, 'shop' AS tenant, occurred_at, visitor_id, session_id, 'home' AS placement, 'p' AS policy,
     'm' AS model_version, false AS is_bot, false AS shadow, 'personalization' AS consent,
     MAP {'device': CASE WHEN hash(i, 3) % 3 = 0 THEN 'phone' ELSE 'desk' END} AS segments,
     [{'experiment': 'ranker', 'variant': CASE WHEN hash(i) % 2 = 0 THEN 'old' ELSE 'new' END, 'unit': 'visitor',
-      'unit_id': visitor_id, 'allocation_version': 1, 'propensities': MAP {'old': 0.5::DOUBLE, 'new': 0.5::DOUBLE},
-      'context_leaf': ''}] AS experiments
-FROM slates"""
+      'unit_id': visitor_id, 'allocation_version': 1::BIGINT,
+      'propensities': MAP {'old': 0.5::DOUBLE, 'new': 0.5::DOUBLE}, 'context_leaf': ''}] AS experiments
+FROM read_parquet('{slates}')"""
 
 EVENTS = """
 SELECT 'shop' AS tenant, recommendation_id || name[1:1] AS event_id, name,
@@ -72,13 +70,13 @@ SELECT 'shop' AS tenant, recommendation_id || name[1:1] AS event_id, name,
     visitor_id, session_id, 'a' AS item_id,
     CASE WHEN name = 'select_item' THEN recommendation_id END AS recommendation_id, false AS is_bot,
     false AS duplicate
-FROM slates, (VALUES ('select_item'), ('view_item')) AS names(name) WHERE h % 100 < 6"""
+FROM read_parquet('{slates}'), (VALUES ('select_item'), ('view_item')) AS names(name) WHERE h % 100 < 6"""
 
 ORDERS = """
 SELECT 'shop' AS tenant, recommendation_id AS order_id, occurred_at + INTERVAL 5 MINUTE AS occurred_at,
     occurred_at + INTERVAL 6 MINUTE AS received_at, visitor_id, session_id, 'EUR' AS currency,
     (100 * exp(3 + (h % 1000) / 500.0))::BIGINT AS total_minor
-FROM slates WHERE hash(h, 2) % 250 = 0"""
+FROM read_parquet('{slates}') WHERE hash(h, 2) % 250 = 0"""
 
 
 def main() -> None:
@@ -126,24 +124,36 @@ def write(folder: Path, rows: int, first: int) -> str:
         path.parent.mkdir(parents=True)
         path.write_text(dump_experiment(EXPERIMENT), encoding="utf-8")
     lake, units = Lake(workspace.lake), max(rows // SLATES, 1)
-    database = duckdb.connect()
-    database.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-    # As many visitors enter on the further day as on each of the first.
-    low, high = (0, units) if not first else (units, units + units // DAYS)
-    for day in range(first, first + 1 if first else DAYS):
-        begin, end = START + timedelta(days=day), START + timedelta(days=day + 1)
-        if day == DAYS - 1:
-            end += timedelta(days=9)  # those who came late
-        shift = (day, 1) if first else (0, DAYS)
-        sql = SLATES_OF_DAY.format(low=low, high=high, days=shift[1], slates=SLATES, begin=begin, end=end)
-        if first:
-            sql = sql.replace("'2026-03-01'", f"'{begin}'").replace(f"AND occurred_at < TIMESTAMPTZ '{end}'", "")
-        database.execute(sql)
-        for table, query in (("exposures", EXPOSURES), ("events", EVENTS), ("orders", ORDERS)):
-            reader = database.execute(query).to_arrow_reader(APPEND_ROWS)
-            for batch in reader:
-                lake.append(table, pa.Table.from_batches([batch]))
+    database = duckdb.connect(config={"memory_limit": "4GB"})
+    database.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
+    # As many visitors enter on the further day as on each of the first; who came late counts on the last day.
+    low, high = (units, units + units // DAYS) if first else (0, units)
+    with tempfile.TemporaryDirectory(dir=folder) as raw:
+        database.execute(
+            SLATES_SQL.format(
+                low=low, high=high, slates=SLATES, path=raw, begin=START + timedelta(days=first),
+                days=1 if first else DAYS, last=first or DAYS - 1,
+            )
+        )  # fmt: skip
+        for part in sorted(Path(raw).glob("day=*"), key=lambda path: int(path.name[4:])):
+            for table, query in (("exposures", EXPOSURES), ("events", EVENTS), ("orders", ORDERS)):
+                add_file(database, lake, table, query.replace("{slates}", f"{part}/*.parquet"), int(part.name[4:]))
     return ""
+
+
+def add_file(database: duckdb.DuckDBPyConnection, lake: Lake, table: str, query: str, day: int) -> None:
+    """Adds the rows of a query as one file of a table, as the compactor's joined files lie there."""
+    rows = database.execute(f"{query} LIMIT 100").to_arrow_table()
+    if lake.version(table) < 0:
+        lake.append(table, rows.slice(0, 1))  # makes the table
+    delta = DeltaTable(str(lake.root / table))
+    date = (START + timedelta(days=day)).date().isoformat()
+    name = f"{PARTITION}={date}/day-{day}.parquet"
+    path = lake.root / table / name
+    path.parent.mkdir(exist_ok=True)
+    database.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+    added = AddAction(name, path.stat().st_size, {PARTITION: date}, int(time.time() * 1000), True, "{}")
+    delta.create_write_transaction([added], "append", delta.schema(), partition_by=[PARTITION])
 
 
 def alone(what: Callable[..., str], *given: object) -> tuple[str, float, float, float]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from thinslice.experiments.analyze import report_json
@@ -14,6 +15,7 @@ from thinslice.jobs.measure_journal import Journal, drop_idle, keeps_journal, pa
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.records import Event, Experiment, ExperimentExposure, Exposure, Metric, Order, OrderLine, Variant
 from thinslice.store.lake import Lake
+from thinslice.store.schemas import to_table
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 END = START + timedelta(days=14)
@@ -245,6 +247,16 @@ def test_chunks_that_nothing_names_are_deleted_once_no_report_reads_them(shop, m
         from_journal(shop.lake, others=())
     chunks = list((shop.lake.root / ".journals" / "shop" / "ranker").glob("*.parquet"))
     assert len(chunks) <= 6
+
+
+def test_files_that_an_older_version_wrote_without_a_column_are_read(shop):
+    shop.receive(300)
+    from_journal(shop.lake)
+    row = next(row for name, row in shop.rows if name == "exposures")
+    shop.lake.append("exposures", to_table(Exposure, [row]))
+    (path,) = shop.lake.changed_files("exposures", shop.lake.version("exposures") - 1, shop.lake.version("exposures"))
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["user_id"]), path)
+    assert from_journal(shop.lake) == from_rows(shop.lake)
 
 
 def test_a_journal_that_no_report_reads_any_more_is_deleted(shop):

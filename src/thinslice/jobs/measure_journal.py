@@ -26,6 +26,7 @@ from thinslice.records import Experiment
 from thinslice.store.arrivals import arrivals, commit_digest
 from thinslice.store.lake import Lake
 from thinslice.store.log import sync_directory
+from thinslice.store.schemas import TABLES, arrow_schema, sql_type
 from thinslice.store.views import EXPOSURE_VARIANTS, files_sql
 
 FORMAT = 2
@@ -146,7 +147,13 @@ class Journal:
     def _write(
         self, database: duckdb.DuckDBPyConnection, state: State, table: str, files: Sequence[str]
     ) -> Chunk | None:
-        database.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS SELECT * FROM {files_sql(files)}")
+        # Files of an older version may lack columns that were added since.
+        schema = arrow_schema(TABLES[table].record)
+        nothing = ", ".join(f"NULL::{sql_type(field.type)} AS {identifier(field.name)}" for field in schema)
+        database.execute(
+            f"CREATE OR REPLACE TEMP VIEW {table} AS SELECT * FROM {files_sql(files)} "
+            f"UNION ALL BY NAME SELECT {nothing} WHERE false"
+        )
         sql = self._slates_sql() if table == "exposures" else self._acts_sql()
         if table == "exposures":
             database.execute(EXPOSURE_VARIANTS.replace("CREATE VIEW", "CREATE OR REPLACE TEMP VIEW"))
