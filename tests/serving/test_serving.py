@@ -463,3 +463,15 @@ def test_a_late_request_for_a_quick_model_is_answered_by_it(service):
     answer = service.recommender.recommend("shop", asked, "secret", service.now, waited_s=9.0)
     assert (answer.items[0].source, answer.note) == ("session-knn", "")
     assert service.recommender.slates.take_late() == {}
+
+
+def test_a_catalog_is_read_when_its_models_have_come_and_not_by_the_first_visitor(service):
+    service.items(*"abcdef")
+    service.train(WORLD)
+    read = []
+    changes = service.live.item_changes
+    service.live.item_changes = lambda *asked: read.append(asked) or changes(*asked)
+    service.recommender.follow_catalogs(service.now.timestamp())
+    assert len(read) == 1
+    assert shown(service.ask(items=["a"], k=1)) == ["b"]
+    assert len(read) == 1

@@ -75,6 +75,7 @@ class Recommender:
         self._ids = ids
         self._exposures = exposures
         self._catalogs: dict[str, CatalogView] = {}
+        self._unread: set[str] = set()
         self._books = {name: books_of(shop.rules) for name, shop in settings.tenants.items()}
         self.slates = Slates()
         self._afterwards: Callable[[Question, datetime, str], None] | None = None
@@ -158,13 +159,20 @@ class Recommender:
         return view
 
     def follow_catalogs(self, now: float) -> bool:
-        """Brings every catalog that was asked for up to date, a few milliseconds' worth; whether more is to come."""
+        """Brings every catalog that was asked for up to date, a few milliseconds' worth; whether more is to come.
+
+        It also reads those whose models have come, so that it is not the first visitor who waits for that.
+        """
+        while self._unread:
+            self.catalog(self._unread.pop(), now)
         return any(view.refresh(now) for view in list(self._catalogs.values()))
 
     def _prepare(self, tenant: str, model: Model, pause: Callable[[], object]) -> None:
         """The mask of a model that is about to serve, made in the thread that loaded it."""
         view = self._catalogs.get(tenant)
-        if view is not None:
+        if view is None:
+            self._unread.add(tenant)
+        else:
             view.prepare(model, pause)
 
     def policy(self, tenant: str, name: str) -> Policy:
