@@ -193,3 +193,16 @@ def test_the_effect_under_a_contextual_bandit_is_unbiased_where_the_naive_one_is
     assert abs(np.mean(estimates)) < 3 * error
     assert abs(np.mean(naive)) > 0.3  # phones, where little is bought, were given to the new policy
     assert covered / 150 > 0.9
+
+
+@pytest.mark.slow
+def test_without_an_effect_a_contextual_bandit_finds_none_where_the_naive_test_does():
+    found = naive = 0
+    for run in range(150):
+        report, columns = rounds(np.random.default_rng([1, run]), {"phone": (1.0, 0.0), "desktop": (4.0, 0.0)})
+        found += report.metrics[0].pvalue < 0.05
+        new = columns["variant"] == "new"
+        one, other = columns["y"][new], columns["y"][~new]
+        naive += abs(one.mean() - other.mean()) > 1.96 * np.sqrt(one.var() / one.size + other.var() / other.size)
+    assert found / 150 < 0.09  # 5 % and two standard errors
+    assert naive / 150 > 0.5
