@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import ArrayModel
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
+from thinslice.records import Arrays, Interactions, Item, Reason
 
 LONGEST_LOOK = 10
 """A session's newest clicks that may count: neighbors are remembered with one bit for each."""
@@ -24,7 +25,7 @@ FADED = 0.01
 """A vote that its distance leaves less of is not counted, which bounds what a neighbor of many clicks costs."""
 
 
-class SessionKNN:
+class SessionKNN(ArrayModel):
     """Session kNN over CSR arrays, about 10 bytes a click; see `fit` for the settings.
 
     Threads may ask at the same time: each has its own scratch, and the kernels hold no lock. Ask `ready()` before the
@@ -36,8 +37,7 @@ class SessionKNN:
     _warming: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._sample, self._neighbors = (int(limit) for limit in arrays["limits"])
         self._index = tuple(
             _readable(arrays[name])
@@ -109,15 +109,6 @@ class SessionKNN:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return dict(self._arrays)
-
-    @classmethod
     def ready(cls) -> bool:
         """Whether a question is answered at once."""
         return cls._warm
@@ -135,23 +126,6 @@ class SessionKNN:
             codes, _ = model.recommend_codes(np.array([0, 1], dtype=np.int32), 2)
             model._terms(np.array([0, 1], dtype=np.int32), codes)
             SessionKNN._warm = True
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
-    def recommend(self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> ScoredItems:
-        """The best `k` items for a session, best first; items without any vote are left out.
-
-        Args:
-            session: Item ids, oldest first; unknown ones are passed over.
-            k: Length of the list.
-            allowed: Mask over `item_ids`, shape (items,); None allows all.
-        """
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed)
-        names = self._vocabulary
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
 
     def recommend_codes(
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None
@@ -204,10 +178,6 @@ class SessionKNN:
         mask_of_items = ALL_ALLOWED if allowed is None else _readable(allowed, np.bool_)
         wanted = max(0, min(k, len(self._vocabulary)))
         return (*self._index, self._sample, self._neighbors, *room, mask_of_items, touched, wanted)
-
-    def explain(self, session: Sequence[str], item_id: str) -> Reason:
-        """Which session items gave how much of the score of one item."""
-        return self.explain_all(session, [item_id])[0]
 
     def explain_all(self, session: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
         """`explain` for a whole slate in one pass."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import PersonalModel
 from thinslice.models.candidates import DEFAULTS, Candidates, Found
 from thinslice.models.forest import Forest
 from thinslice.models.interactions import from_columns
@@ -22,7 +23,6 @@ from thinslice.models.people import People
 from thinslice.models.people_ranking import Asker, KnownPeople, learn_known, warm_people
 from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
 from thinslice.models.tuning import SecondStage, Tuned, tune
-from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
 
 BLOCKS = 4
@@ -38,19 +38,17 @@ TIE = 1e-6
 """The blended score counts so much in the second stage: it decides between candidates that the trees find equal."""
 
 
-class SessionRanker:
+class SessionRanker(PersonalModel):
     """Two-stage session ranking; see `fit` for the settings. Threads may ask at the same time."""
 
     name = "session-ranker"
-    knows_users: ClassVar[bool] = True
     second: ClassVar[Any] = Forest
     """What the second stage is; the names of its arrays begin with its own in small letters."""
     _warm: ClassVar[bool] = False
     _warming: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self._first = Candidates.from_arrays(arrays)
         begins = _begins(self.second)
         own = {name.removeprefix(begins): array for name, array in arrays.items() if name.startswith(begins)}
@@ -162,15 +160,6 @@ class SessionRanker:
         return cls({**first.arrays(), **named, "note": np.frombuffer(note.encode(), dtype=np.uint8)})
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave; they may be memory-mapped and read-only."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is; `note` holds settings and evidence as JSON in UTF-8."""
-        return dict(self._arrays)
-
-    @classmethod
     def ready(cls) -> bool:
         """Whether the kernels are compiled, so that the first question is answered at once."""
         return cls._warm
@@ -188,29 +177,9 @@ class SessionRanker:
             cls._warm = True
 
     @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
-    @property
     def evidence(self) -> dict[str, Any]:
         """What was tried on this log and what came of it, and the settings that were chosen: JSON values."""
         return {"settings": dict(self._note["settings"]), **self._note["evidence"]}
-
-    def recommend(
-        self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, user_id: str | None = None
-    ) -> ScoredItems:
-        """The best `k` items for a session, best first; items that no source proposes are left out.
-
-        Args:
-            session: Item ids, oldest first; unknown ones are passed over.
-            k: Length of the list.
-            allowed: Mask over `item_ids`, shape (items,); None allows all.
-            user_id: Who asks; None, or somebody of whom nothing is known, gets what the session alone gives.
-        """
-        codes, scores = self.recommend_codes(self._vocabulary.codes(session), k, allowed, user_id=user_id)
-        names = self._vocabulary
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
 
     def recommend_batch(self, sessions: Sequence[Sequence[str]], k: int) -> list[ScoredItems]:
         """`recommend` for many sessions."""
@@ -265,10 +234,6 @@ class SessionRanker:
         if first + len(found.codes) > self._block:
             score -= self._span * ((first + np.arange(len(found.codes))) // self._block)
         return score
-
-    def explain(self, session: Sequence[str], item_id: str, *, user_id: str | None = None) -> Reason:
-        """What made the score of one item: session items, and the other features by the name of their kind."""
-        return self.explain_all(session, [item_id], user_id=user_id)[0]
 
     def explain_all(
         self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
