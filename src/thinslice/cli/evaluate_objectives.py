@@ -85,6 +85,11 @@ def print_trade_off(found: Mapping[str, Any]) -> None:
             *("-" if each["hr"] is None else f"{each['hr']:.4f} ({each['n']})" for each in seen),
         )
     console.print(table)
+    shown = {(point["hr"], point["mrr"], *point["predicted"].values()) for point in found["curve"]}
+    if len(shown) == 1:
+        console.print(
+            "No weight changes what is shown: too little is known of these actions to tell one item from another."
+        )
     console.print(
         f"{found['model']}, {found['queries']:,} questions of {found['sessions']:,} sessions "
         f"({found['protocol']['split']}). Weight: how much lies on the objectives, the rest on the ranking as it is. "
