@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadInput, BadSettings
 from thinslice.experiments import assign, bucket, check_experiment, unit_id_of, with_allocation, with_start
-from thinslice.experiments.item_deal import ItemDeal, KnownItems, buckets, foreign_rows
 from thinslice.experiments.isolation import block_labels, may_show, training_filter
+from thinslice.experiments.item_deal import ItemDeal, KnownItems, buckets, foreign_rows
 from thinslice.records import Experiment, Variant
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

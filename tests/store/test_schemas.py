@@ -6,7 +6,18 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from thinslice.records import Edge, Event, ExperimentExposure, Exposure, Item, Order, OrderLine, Session, ShadowSlate, User
+from thinslice.records import (
+    Edge,
+    Event,
+    ExperimentExposure,
+    Exposure,
+    Item,
+    Order,
+    OrderLine,
+    Session,
+    ShadowSlate,
+    User,
+)
 from thinslice.store.schemas import TABLES, arrow_schema, sql_type, to_records, to_table, with_partition
 
 NOW = datetime(2026, 3, 4, 23, 59, 59, 999999, tzinfo=UTC)
