@@ -50,7 +50,7 @@ class UserHistory(PersonalModel):
     at all. A visit that goes on is not its own history. Strangers get nothing, whatever they clicked.
 
     >>> from thinslice.models import from_columns
-    >>> log = from_columns(["s", "t", "u"], ["pen", "pen", "ink"], [1, 2, 3], users=["ann", "ann", "ben"])
+    >>> log = from_columns(["s", "t", "u"], ["pen", "pen", "ink"], [1e9, 1.1e9, 1.1e9], users=["ann", "ann", "ben"])
     >>> model = UserHistory.fit(log)
     >>> model.recommend([], 1, user_id="ann").item_ids, model.recommend([], 1).item_ids
     (['pen'], [])

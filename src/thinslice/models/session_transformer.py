@@ -174,14 +174,6 @@ class SessionTransformer(Factors):
             reasons.append(Reason(item_id, float(whole[number]), terms))
         return reasons
 
-    def causes(self, session: Sequence[str], item_ids: Sequence[str]) -> list[str | None]:
-        """The session item without which each score would have fallen most; None where none would."""
-        causes: list[str | None] = []
-        for reason in self.explain_all(session, item_ids):
-            terms = {name: change for name, change in reason.terms.items() if name != "base" and change > 0}
-            causes.append(max(terms, key=terms.__getitem__) if terms else None)
-        return causes
-
     def _parts(self, clicks: NDArray[np.int32]) -> NDArray[np.float64]:
         return self._vector(clicks)[None]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.array_model import PersonalModel
 from thinslice.models.ease import LARGEST_CATALOG, largest_weights, solve
 from thinslice.models.implicit_neighbors import ImplicitTfidf
 from thinslice.models.item_to_item import ItemToItem, checked_mask, kernel, plain
@@ -22,7 +23,7 @@ from thinslice.models.session_knn import SessionKNN
 from thinslice.models.user_history import histories, odds_of_return, purchases, user_rows
 from thinslice.models.user_traits import shared_traits
 from thinslice.models.vocabulary import Vocabulary
-from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
+from thinslice.records import Arrays, Interactions, Item, Reason, User
 
 SESSION_DECAY = 8.0
 """Clicks after which a click of the session counts 1/e as much as the newest in the table."""
@@ -31,17 +32,15 @@ POPULARITY = "popularity"
 """The name of the term of an explanation that is no item."""
 
 
-class UserCF:
+class UserCF(PersonalModel):
     """Session kNN with a table and histories of known users; see the words at the top and `fit` for the settings."""
 
     name = "user-cf"
-    knows_users: ClassVar[bool] = True
     without_users: ClassVar[str] = SessionKNN.name
     """What it is where nobody is known."""
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self._vocabulary = Vocabulary.from_arrays(arrays)
+        super().__init__(arrays)
         self.anonymous = SessionKNN(_inner(arrays, "session-"))
         """What answers those whom nobody knows."""
         users = {"id_letters": arrays["user_letters"], "id_ptr": arrays["user_letter_ptr"]}
@@ -129,15 +128,6 @@ class UserCF:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """The same model from what `arrays` gave; the arrays may be memory-mapped and read-only."""
-        return cls(arrays)
-
-    def arrays(self) -> Arrays:
-        """Everything that the model is."""
-        return dict(self._arrays)
-
-    @classmethod
     def ready(cls) -> bool:
         """Whether a question is answered at once."""
         return SessionKNN.ready() and ItemToItem.ready()
@@ -148,46 +138,26 @@ class UserCF:
         SessionKNN.warm()
         ItemToItem.warm()
 
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """The vocabulary, one id a code."""
-        return self._vocabulary
-
     def knows(self, user_id: str | None) -> bool:
         """Whether there is anything known of a user."""
         return user_id is not None and user_id in self._users.code
 
-    def recommend(
-        self, session: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, user_id: str | None = None
-    ) -> ScoredItems:
-        """The best `k` items for a session and a user, best first.
-
-        Args:
-            session: Item ids, oldest first; unknown ones are passed over. It may be empty.
-            k: Length of the list.
-            allowed: Mask over `item_ids`, shape (items,); None allows all.
-            user_id: None or an unknown one gets what the session alone gives.
-        """
-        names = self._vocabulary
+    def recommend_codes(
+        self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None, *,
+        user_id: str | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[Any]]:  # fmt: skip
+        """`recommend` without texts: item codes, oldest first, -1 for unknown; codes and scores, best first."""
         user = -1 if user_id is None else self._users.code.get(user_id, -1)
-        clicks = names.codes(session)
-        codes: NDArray[np.int32]
-        scores: NDArray[Any]
         if user < 0:
-            codes, scores = self.anonymous.recommend_codes(clicks, k, allowed)
-        else:
-            mask = checked_mask(allowed, len(names))
-            total = self._score(clicks, user)
-            good = total > 0
-            if mask.size:
-                good &= mask
-            codes = np.flatnonzero(good).astype(np.int32)
-            codes, scores = kernel().best(codes, total[codes], max(k, 0))
-        return ScoredItems([names[code] for code in codes.tolist()], scores.tolist(), self.name)
-
-    def explain(self, session: Sequence[str], item_id: str, *, user_id: str | None = None) -> Reason:
-        """Which items of the session and the history gave how much; what is popular is a term of its own."""
-        return self.explain_all(session, [item_id], user_id=user_id)[0]
+            return self.anonymous.recommend_codes(session, k, allowed)
+        mask = checked_mask(allowed, len(self._vocabulary))
+        total = self._score(session, user)
+        good = total > 0
+        if mask.size:
+            good &= mask
+        codes = np.flatnonzero(good).astype(np.int32)
+        found: tuple[NDArray[np.int32], NDArray[Any]] = kernel().best(codes, total[codes], max(k, 0))
+        return found
 
     def explain_all(
         self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
@@ -223,16 +193,6 @@ class UserCF:
             terms[max(terms, key=lambda name: abs(terms[name]))] += rounding
             reasons.append(Reason(item_id, float(total[code]), terms))
         return reasons
-
-    def causes(
-        self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
-    ) -> list[str | None]:
-        """The item of session or history that gave most of each score; None where none did."""
-        found: list[str | None] = []
-        for reason in self.explain_all(session, item_ids, user_id=user_id):
-            items = {name: part for name, part in reason.terms.items() if name in self._vocabulary.code}
-            found.append(max(items, key=items.__getitem__) if items else None)
-        return found
 
     def bought(self, user_id: str | None) -> frozenset[str]:
         """What a user bought and did not refuse since."""
