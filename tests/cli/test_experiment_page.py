@@ -12,7 +12,6 @@ from rich.console import Console
 from thinslice.cli.experiment_page import page
 from thinslice.cli.experiment_report import print_report
 from thinslice.experiments.analyze import report_json
-from thinslice.experiments.wording import SAME_SHARE
 from thinslice.jobs.analyze_file import Question, analyze_file
 from thinslice.records import Experiment, Report, Variant
 from thinslice.web.wording import spoken
@@ -94,8 +93,8 @@ def test_what_failed_stands_first_and_says_what_to_do_on_the_page_and_in_the_ter
 
 
 def test_visitors_who_come_less_often_are_told_from_an_effect_that_fades(report):
-    reasons = [*report.decision.reasons, f"b: revenue changed by so much: {SAME_SHARE}"]
-    kept = msgspec.structs.replace(report, decision=msgspec.structs.replace(report.decision, reasons=reasons))
+    rows = [{**row, "stable": False, "same_share": True} for row in report.novelty["variants"]]
+    kept = msgspec.structs.replace(report, novelty={**report.novelty, "variants": rows})
     html = page(EXPERIMENT, kept, "EUR")
     assert "that the effect on it changes is not shown" in html
     assert "The effect is not stable." not in html.split("Does the effect last?")[1]

@@ -56,7 +56,7 @@ def test_a_failed_check_makes_everything_else_silent():
     assert "do not read the effects" in got.sentence
 
 
-def fading(early, late):
+def fading(early, late, *, same_share=False):
     def of(low, high):
         return {"effect_size": (low + high) / 2, "effect_size_ci": (low, high), "rel_effect_size": (low + high) / 2,
                 "rel_effect_size_ci": (low, high)}  # fmt: skip
@@ -64,7 +64,7 @@ def fading(early, late):
     never = {"effect_size": 0.0, "effect_size_ci": None, "rel_effect_size": None, "rel_effect_size_ci": None}
     steady = never if late is None else of(*late)
     return {"early_days": 3, "late_from": 7, "variants": [{"variant": "new", "stable": False, "early": of(*early),
-                                                           "steady": steady}]}  # fmt: skip
+                                                           "steady": steady, "same_share": same_share}]}  # fmt: skip
 
 
 def test_an_effect_that_was_only_new_is_not_shipped():
@@ -74,9 +74,16 @@ def test_an_effect_that_was_only_new_is_not_shipped():
 
 
 def test_visitors_who_come_less_often_do_not_make_an_effect_unstable():
-    got = told((0.01, 0.05), novelty=fading((0.02, 0.06), (-0.03, 0.10)))
+    got = told((0.01, 0.05), novelty=fading((0.02, 0.06), (-0.03, 0.10), same_share=True))
     assert got.action == "ship"
     assert any("not shown to be another one" in reason for reason in got.reasons)
+
+
+def test_what_says_that_the_effect_may_be_another_one_is_read_before_the_verdict():
+    neighbors = Check(name="spillover", passed=False, statistic=4.0, pvalue=1e-5, detail="treated neighbors matter")
+    got = told((0.01, 0.05), checks=[neighbors])
+    assert got.action == "ship"
+    assert got.sentence.endswith("Read first why spillover failed: the effect may be another one.")
 
 
 def test_where_nobody_does_anything_later_one_cannot_say_whether_it_lasts():

@@ -318,6 +318,20 @@ def test_an_effect_that_fades_is_not_stable_and_the_decision_says_so(tmp_path):
     assert "more than 7 days" in short.novelty["why"]
 
 
+def test_where_visitors_come_less_often_an_effect_that_keeps_its_share_is_told_from_one_that_fades(tmp_path):
+    columns = lived()
+    come = np.exp(-0.2 * np.array([(day - date(2026, 1, 1)).days for day in columns["day"]]))
+    columns["money"] = columns["money"] * come * np.where(columns["arm"] == "b", 1.3, 1.0)
+    got = analyze_file(write(tmp_path, columns), ask(day="day"), NOW)
+    row = got.novelty["variants"][0]
+    assert (row["stable"], row["same_share"]) == (False, True)
+    assert row["late_minus_early"]["value"] < 0
+    assert got.decision.action == "ship"
+    assert "not stable" not in got.decision.sentence
+    faded = analyze_file(write(tmp_path, lived(fades=0.2)), ask(day="day"), NOW)
+    assert faded.novelty["variants"][0]["same_share"] is False
+
+
 @pytest.mark.slow
 def test_a_stable_effect_is_called_unstable_as_seldom_as_promised(tmp_path):
     runs = 40

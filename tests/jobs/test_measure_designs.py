@@ -139,7 +139,13 @@ def fading(early, steady, stable=False):
             "effect_size_ci": ci,
         }
 
-    found = {"variant": "new", "early": numbers(early), "steady": numbers(steady), "stable": stable}
+    found = {
+        "variant": "new",
+        "early": numbers(early),
+        "steady": numbers(steady),
+        "stable": stable,
+        "same_share": False,
+    }
     return {"metric": "goal", "early_days": 3, "late_from": 7, "variants": [found]}
 
 

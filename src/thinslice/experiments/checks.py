@@ -31,6 +31,9 @@ SAMPLE_RATIO_ALPHA = 0.001
 HARD_CHECKS = frozenset({"sample_ratio", "mixed_assignment", "sample_ratio_over_time", "sample_ratio_by_segment"})
 """Checks without which the decision is `invalid`; the others warn."""
 
+BIASING_CHECKS = frozenset({"spillover", "own_against_pooled", "control_over_ramp", "effect_over_time"})
+"""Where these fail the effect may be another one than the figures say: the decision names them."""
+
 
 def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
     """Every check of an experiment that is measured from the lake; one without data to test is left out."""

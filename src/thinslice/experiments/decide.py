@@ -1,18 +1,15 @@
 """What to do: ship, keep control, stop, extend, or nothing at all because the test is not valid; one sentence."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from thinslice.experiments.checks import HARD_CHECKS
+from thinslice.experiments.checks import BIASING_CHECKS, HARD_CHECKS
 from thinslice.experiments.evidence import treatments
-from thinslice.experiments.program import log_effect
 from thinslice.experiments.readings import read
 from thinslice.experiments.segments import Harmed
-from thinslice.experiments.wording import SAME_SHARE, change_in_words, interval_in_words, percent, times_in_words
+from thinslice.experiments.wording import change_in_words, interval_in_words, percent, times_in_words
 from thinslice.records import Check, Decision, Experiment, MetricResult
-from thinslice.stats import estimate
 
 _GATES = ("goal", "driver", "guardrail")
 
@@ -93,7 +90,9 @@ def decide(
     best = min(verdicts, key=lambda verdict: (order.index(verdict.action), -_goal_change(verdict.variant, results)))
     chosen = {"ship": best.variant, "extend": None}.get(best.action, experiment.control_name)
     reasons = [reason for verdict in verdicts for reason in verdict.reasons] + warnings
-    return Decision(action=best.action, variant=chosen, sentence=best.sentence, reasons=reasons)
+    moved = [check.name for check in checks if not check.passed and check.name in BIASING_CHECKS]
+    but = f" Read first why {' and '.join(moved)} failed: the effect may be another one." if moved else ""
+    return Decision(action=best.action, variant=chosen, sentence=best.sentence + but, reasons=reasons)
 
 
 def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verdict:
@@ -113,8 +112,9 @@ def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verd
         f"{goal.name} changed by {_size(early)} in the first {doubts.novelty['early_days']} days of a unit and by "
         f"{_size(steady)} from day {doubts.novelty['late_from']} on ({interval_in_words(steady['rel_effect_size_ci'])})"
     )
-    if _same_share(early, steady, doubts.alpha):
-        return verdict._replace(reasons=[*verdict.reasons, f"{verdict.variant}: {words}: {SAME_SHARE}"])
+    if found["same_share"]:
+        why = f"{words}: less is done later, the effect on it is not shown to be another one"
+        return verdict._replace(reasons=[*verdict.reasons, f"{verdict.variant}: {why}"])
     left = read(ci, margin=goal.margin, direction=goal.direction)
     reasons = [*verdict.reasons, f"{verdict.variant}: the effect is not stable, {words}"]
     if verdict.action == "ship" and left != "better":
@@ -124,18 +124,6 @@ def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verd
         sentence = f"Extend, do not stop yet: the effect is not stable, {words}."
         return _Verdict("extend", verdict.variant, sentence, reasons)
     return verdict._replace(sentence=f"{verdict.sentence} The effect is not stable: {words}.", reasons=reasons)
-
-
-def _same_share(early: Mapping[str, Any], late: Mapping[str, Any], alpha: float) -> bool:
-    """Whether the relative effects agree: visitors who come less often lose some of any effect, but not its share.
-
-    The two are of the same units, so that taking them as independent is on the safe side of saying that they differ.
-    """
-    both = [log_effect(of, alpha=alpha) for of in (early, late)]
-    if both[0] is None or both[1] is None:
-        return False
-    gap = estimate(both[1].value - both[0].value, math.hypot(both[0].se, both[1].se), alpha=alpha)
-    return gap.pvalue is not None and gap.pvalue >= alpha
 
 
 def _size(of: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """Does the effect last? Days since the first exposure, late against early, and what is left once it is steady."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from thinslice.errors import StatisticsError
 from thinslice.experiments.evidence import Ages, Evidence, column_of, treatments
+from thinslice.experiments.program import log_effect
 from thinslice.records import Experiment, Metric
 from thinslice.stats import (
     EARLY_DAYS,
@@ -26,7 +28,8 @@ def novelty(evidence: Evidence, experiment: Experiment, alpha: float) -> dict[st
 
     Two tests are made per treatment, late minus early (difference in differences, entry day by entry day) and, for
     means, the slope by log(1 + days) within units; when either, corrected by Holm, is below alpha, the effect is not
-    stable. The steady effect is that of day 7 and later, of the units that could be seen then.
+    stable. The steady effect is that of day 7 and later, of the units that could be seen then. Visitors who come less
+    often lose some of any effect: where late and early still agree as shares, `same_share` says so.
 
     Args:
         evidence: With `ages`.
@@ -56,7 +59,7 @@ def _of_variant(ages: Ages, goal: Metric, variant: str, control: str, alpha: flo
         if got is not None:
             n_control, n_treatment = variants[control].n, variants[variant].n
             by_day.append({"day": age, "n_control": n_control, "n_treatment": n_treatment, **_numbers(got)})
-    row: dict[str, Any] = {"variant": variant, "by_day": by_day, "stable": None, "why": ""}
+    row: dict[str, Any] = {"variant": variant, "by_day": by_day, "stable": None, "same_share": False, "why": ""}
     early, late = (
         Quotient(f"{word} {column_of(goal)}", None if goal.denominator is None else f"{word} {goal.denominator}")
         for word in ("early", "late")
@@ -83,7 +86,20 @@ def _of_variant(ages: Ages, goal: Metric, variant: str, control: str, alpha: flo
             pvalues.append(tilt.pvalue)
     adjusted = [p for p in holm(pvalues) if p is not None]
     row["stable"] = min(adjusted) >= alpha if adjusted else None
+    row["same_share"] = row["stable"] is False and _same_share(row["early"], row["steady"], alpha)
     return _finite(row)
+
+
+def _same_share(early: Mapping[str, Any], late: Mapping[str, Any], alpha: float) -> bool:
+    """Whether the relative effects agree: visitors who come less often lose some of any effect, but not its share.
+
+    The two are of the same units, so that taking them as independent is on the safe side of saying that they differ.
+    """
+    both = [log_effect(of, alpha=alpha) for of in (early, late)]
+    if both[0] is None or both[1] is None:
+        return False
+    gap = estimate(both[1].value - both[0].value, math.hypot(both[0].se, both[1].se), alpha=alpha)
+    return gap.pvalue is not None and gap.pvalue >= alpha
 
 
 def _cohorts(

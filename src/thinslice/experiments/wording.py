@@ -4,9 +4,6 @@ from datetime import timedelta
 
 from thinslice.records import MetricResult
 
-SAME_SHARE = "less is done later, the effect on it is not shown to be another one"
-"""What is said of an effect whose size fades only since visitors come less often."""
-
 
 def percent(share: float, *, signed: bool = True) -> str:
     """A share as a percentage with two or three figures that matter.

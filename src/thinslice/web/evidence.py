@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from thinslice.experiments.definition import look_times
-from thinslice.experiments.wording import SAME_SHARE, times_in_words
+from thinslice.experiments.wording import times_in_words
 from thinslice.records import Experiment, Report
 from thinslice.web import charts, wording
 
@@ -157,8 +157,7 @@ def _words(report: Report, row: Mapping[str, Any]) -> str:
     found = report.novelty
     early, steady = (wording.change(row[name]["rel_effect_size"]) for name in ("early", "steady"))
     stable = "The effect is not stable" if row["stable"] is False else "No change with time is shown"
-    kept = [reason for reason in report.decision.reasons if reason.startswith(f"{row['variant']}: ")]
-    if any(reason.endswith(SAME_SHARE) for reason in kept):
+    if row["same_share"]:
         stable = "Less is done later; that the effect on it changes is not shown"
     late = (
         f"{steady} from day {found['late_from']} on ({wording.interval(_bounds(row['steady']['rel_effect_size_ci']))})"
