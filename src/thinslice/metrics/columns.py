@@ -2,8 +2,8 @@
 
 UNIT_COLUMNS = {
     "exposures": "slates served under the experiment",
-    "impressions": "times that a recommended item was seen (`view_item_list` that names a slate)",
-    "clicks": "clicks on recommended items (`select_item` that names a slate)",
+    "impressions": "times that an item of a slate served to the unit was seen (`view_item_list` that names the slate)",
+    "clicks": "clicks on items of slates served to the unit (`select_item` that names the slate)",
     "views": "item pages opened (`view_item`)",
     "carts": "items put into the cart (`add_to_cart`)",
     "orders": "orders, from sources that can be trusted with money",
