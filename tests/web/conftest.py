@@ -28,6 +28,7 @@ from thinslice.records import Decision, Experiment, MetricResult, Report, Varian
 from thinslice.settings import Workspace, read_settings
 from thinslice.store.codec import decode
 from thinslice.store.lake import Lake
+from thinslice.store.live import LiveDB
 from thinslice.store.log import read_frames
 from thinslice.web.app import create_app
 from thinslice.web.lane import lane_protocol
@@ -253,8 +254,9 @@ def demo_shop(tmp_path_factory):
     now = datetime.now(UTC)
     fill(workspace, "shop", now=now)
     train(workspace, "shop", now=now)
+    with contextlib.closing(LiveDB(workspace.live)) as live:
+        refill_catalog(Lake(workspace.lake), live, ["shop"])
     with serving(workspace, keys) as worker:
-        refill_catalog(Lake(workspace.lake), worker.context.live, ["shop"])
         deadline = time.monotonic() + 20
         while worker.context.models.bundle("shop") is None and time.monotonic() < deadline:
             time.sleep(0.01)
