@@ -97,6 +97,15 @@ def test_before_the_planned_end_nothing_but_extend_is_said(lift):
     assert "4 days to go" in got.decision.sentence
 
 
+def test_one_that_was_stopped_before_its_end_is_not_said_to_go_on():
+    stopped = experiment(
+        started_at=NOW - timedelta(days=3), ends_at=NOW + timedelta(days=4), stopped_at=NOW - timedelta(days=1)
+    )
+    got = analyze(units(np.random.default_rng(0), lift=1.5), stopped, NOW)
+    assert got.decision.action == "extend"
+    assert "Nothing is decided: it was stopped 5 days before its planned end" in got.decision.sentence
+
+
 def test_an_experiment_without_an_end_is_open_until_it_is_stopped():
     running = experiment(started_at=NOW - timedelta(days=3))
     assert not has_ended(running, NOW)

@@ -332,6 +332,15 @@ def test_where_visitors_come_less_often_an_effect_that_keeps_its_share_is_told_f
     assert faded.novelty["variants"][0]["same_share"] is False
 
 
+def test_where_no_unit_has_later_rows_one_cannot_say_whether_an_effect_lasts(tmp_path):
+    columns = units(lift=1.5)
+    columns["day"] = [date(2026, 1, 1) + timedelta(days=at % 12) for at in range(4_000)]
+    got = analyze_file(write(tmp_path, columns), ask(day="day"), NOW)
+    assert got.novelty["variants"][0]["stable"] is None
+    assert got.decision.action == "ship"
+    assert any("one cannot say whether it lasts" in reason for reason in got.decision.reasons)
+
+
 @pytest.mark.slow
 def test_a_stable_effect_is_called_unstable_as_seldom_as_promised(tmp_path):
     runs = 40

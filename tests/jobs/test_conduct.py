@@ -307,6 +307,17 @@ def test_cities_and_blocks_of_time_have_rows_of_their_own(workspace, past):
     assert design_experiment(workspace, plan('unit = "block"\nblock_minutes = 240\n'), NOW).rows[0].mde > 0
 
 
+def test_a_past_that_names_no_visitor_says_what_to_plan_with(workspace):
+    at = NOW - timedelta(days=2)
+    Lake(workspace.lake).append("events", [
+        Event(event_id="e", tenant="shop", name="view_item", user_id="u", session_id="s", item_id="a", occurred_at=at,
+              received_at=at)
+    ])  # fmt: skip
+    with pytest.raises(NotReady, match="had no visitor") as refused:
+        design_experiment(workspace, plan(), NOW)
+    assert refused.value.hint.endswith("name no visitor; plan with --unit user or --unit session.")
+
+
 def test_without_a_past_nothing_is_planned(workspace):
     with pytest.raises(NotReady, match="had no visitor in the last 28 days"):
         design_experiment(workspace, plan(), NOW)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from thinslice.cli.init import make_tenant
 from thinslice.errors import BadInput
 from thinslice.jobs.rehearsal.own import own_experiment
 from thinslice.jobs.rehearsal.own_shoppers import columns
@@ -46,6 +47,14 @@ def test_blocks_of_time_follow_productions_schedule_and_leave_out_their_burn_in(
     tail = '[[metrics]]\nname = "tail"\nnumerator = "views"\nquantile = 0.9\n'
     quantile, _ = played(tmp_path, text.format(0), runs=1, metrics=tail)
     assert quantile.truth["effect_size"] == pytest.approx(3, abs=1.01)
+
+
+def test_a_policy_that_the_tenant_does_not_have_is_refused_as_a_start_refuses_it(tmp_path):
+    workspace = Workspace(tmp_path)
+    make_tenant(workspace, "shop")
+    file = b'name = "own"\nvariants = [{name = "old", policy = "popular"}, {name = "new", policy = "session-knm"}]\n'
+    with pytest.raises(BadInput, match="there is no policy 'session-knm'"):
+        own_experiment(workspace, "shop", file, "own.toml", traffic=100.0, effect=0.1)
 
 
 def test_planned_looks_are_all_taken_with_their_own_alpha(tmp_path):

@@ -72,7 +72,7 @@ def _beside(report: Report) -> list[str]:
     for row in report.novelty.get("variants", []):
         if "steady" in row:
             early, steady = (change_or_dash(row[name]["rel_effect_size"]) for name in ("early", "steady"))
-            word = "lasting"
+            word = "lasting" if row["stable"] else "whether it lasts cannot be told"
             if row["stable"] is False:
                 word = "less is done later, the effect keeps its share" if row["same_share"] else "! not stable"
             first, late = report.novelty["early_days"], report.novelty["late_from"]

@@ -98,7 +98,7 @@ def decide(
 def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verdict:
     """The same verdict when the effect is stable; else it says so, and what is left decides."""
     found = next((row for row in doubts.novelty.get("variants", []) if row["variant"] == verdict.variant), None)
-    if found is None or found["stable"] is not False:
+    if found is None or found["stable"] or "steady" not in found:
         return verdict
     goal = next(metric for metric in experiment.metrics if metric.role == "goal")
     steady, early = found["steady"], found["early"]
@@ -108,6 +108,8 @@ def _lasting(verdict: _Verdict, experiment: Experiment, doubts: Doubts) -> _Verd
         return verdict._replace(
             reasons=[*verdict.reasons, f"{verdict.variant}: one cannot say whether it lasts, {late}"]
         )
+    if found["stable"] is None:
+        return verdict
     words = (
         f"{goal.name} changed by {_size(early)} in the first {doubts.novelty['early_days']} days of a unit and by "
         f"{_size(steady)} from day {doubts.novelty['late_from']} on ({interval_in_words(steady['rel_effect_size_ci'])})"
@@ -177,6 +179,9 @@ def _waiting(experiment: Experiment, results: Sequence[MetricResult], now: datet
         return f"Extend: this is look {doubts.look[0]} of {doubts.look[1]} that were planned; so far {so_far}."
     if experiment.ends_at is None:
         return f"Extend: no end is planned; so far {so_far}."
+    if experiment.stopped_at is not None and now >= experiment.stopped_at:
+        left = times_in_words(max(experiment.ends_at - experiment.stopped_at, timedelta(0)))
+        return f"Nothing is decided: it was stopped {left} before its planned end; by then {so_far}."
     left = times_in_words(max(experiment.ends_at - now, timedelta(0)))
     return f"Extend: {left} to go until the planned end; so far {so_far}."
 

@@ -70,6 +70,9 @@ def _of_variant(ages: Ages, goal: Metric, variant: str, control: str, alpha: flo
     n = sum(ages.change[name].n for name in (control, variant))
     row |= {"n": n, "early": _numbers(first), "steady": _numbers(steady)}
     row["cohorts"] = _cohorts(ages, early, late, control, variant, alpha)
+    if steady.effect_size_ci is None:
+        row |= {"late_minus_early": None, "trend": None}
+        return row | {"why": f"no unit did anything from day {LATE_FROM} on"}
     pvalues: list[float | None] = []
     cohorts = [Cohort(of[control], of[variant]) for _, of in ages.cohorts if control in of and variant in of]
     try:

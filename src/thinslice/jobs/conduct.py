@@ -105,7 +105,7 @@ def start_shadow(
         BadInput: It has started, there is no such policy, or no variant has a policy that could be shadowed.
     """
     experiment = parse_experiment(text, tenant, where)
-    _check_policies(workspace, experiment, where)
+    check_policies(workspace, experiment, where)
     path = experiment_file(workspace, tenant, experiment.name)
     if _stored(path, tenant).started_at is not None:
         raise BadInput(f"experiment {experiment.name!r} was started before.", hint="Give the new one another name.")
@@ -343,7 +343,7 @@ def start_backtest(
 
 def _start(workspace: Workspace, experiment: Experiment, where: str, now: datetime) -> Experiment:
     tenant = experiment.tenant
-    _check_policies(workspace, experiment, where)
+    check_policies(workspace, experiment, where)
     path = experiment_file(workspace, tenant, experiment.name)
     others, broken = read_experiments(workspace.experiments, tenant)
     before = _stored(path, tenant)
@@ -406,7 +406,7 @@ def _stored(path: Path, tenant: str) -> _Stage:
     return _Stage(stored.shadow_at, stored.started_at)
 
 
-def _check_policies(workspace: Workspace, experiment: Experiment, where: str) -> None:
+def check_policies(workspace: Workspace, experiment: Experiment, where: str) -> None:
     """Refuses a variant whose policy there is not, or that cannot learn apart."""
     known = {**BUILT_IN_POLICIES, **read_settings(workspace).tenant(experiment.tenant).policies}
     for variant in experiment.variants:

@@ -100,10 +100,12 @@ def read_history(workspace: Workspace, experiment: Experiment, now: datetime, hi
         block = experiment.unit == "block"
         rows = _counted(database, experiment, "first_seen", "until", block)
         if not len(rows["unit_id"]):
+            others = [f"--unit {each}" for each in _units_there(database, since, now) if each != experiment.unit]
             raise NotReady(
                 f"tenant {experiment.tenant!r} had no {experiment.unit} in the last {history_days} days.",
-                hint="`thinslice import events FILE` brings a past; --history looks further back.",
-            )
+                hint=f"The events of that time name no {experiment.unit}; plan with {' or '.join(others)}." if others
+                else "`thinslice import events FILE` brings a past; --history looks further back.",
+            )  # fmt: skip
         past = {}
         if experiment.covariate_days is not None:
             before = _counted(database, experiment, "past_from", "first_seen", block=False)
@@ -118,6 +120,17 @@ def read_history(workspace: Workspace, experiment: Experiment, now: datetime, hi
     if experiment.unit == "cluster":
         return _clustered(workspace, experiment, now, rows, columns, len(new_units))
     return History(columns, new_units)
+
+
+def _units_there(database: Database, since: datetime, until: datetime) -> list[str]:
+    """What kinds of units the events of a time name."""
+    first, last = (f"TIMESTAMPTZ {text(moment.isoformat())}" for moment in (since, until))
+    found = database.execute(
+        "SELECT count(visitor_id), count(user_id), count(session_id) FROM events "
+        f"WHERE occurred_at >= {first} AND occurred_at < {last}"
+    ).fetchall()
+    counts = zip(("visitor", "user", "session"), found[0], strict=True)
+    return [name for name, count in counts if count]
 
 
 def _make_units(database: Database, experiment: Experiment, since: datetime, until: datetime) -> None:

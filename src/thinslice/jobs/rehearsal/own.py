@@ -13,6 +13,7 @@ from thinslice.experiments.definition import look_times
 from thinslice.experiments.evidence import Look
 from thinslice.experiments.placements import EVERYWHERE, judged_by_page
 from thinslice.experiments.wording import times_in_words
+from thinslice.jobs.conduct import check_policies
 from thinslice.jobs.rehearsal.crowd import STARTED_AT, end_of
 from thinslice.jobs.rehearsal.kept import whose
 from thinslice.jobs.rehearsal.own_blocks import block_world
@@ -75,6 +76,8 @@ def own_experiment(
     """
     owner = tenant or whose(workspace, None)
     experiment = parse_experiment(text, owner or "rehearsal", where)
+    if owner is not None:
+        check_policies(workspace, experiment, where)
     days = experiment.days
     start, end = experiment.started_at, experiment.ends_at
     if days is None:
