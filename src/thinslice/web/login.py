@@ -78,7 +78,8 @@ def unseal(workspace: Workspace, value: str, *, now: float | None = None) -> Vis
         content, signature = _bytes(content_text), _bytes(signature_text)
     except ValueError:
         return None
-    if not hmac.compare_digest(signature, _sign(workspace, content)):
+    written_otherwise = value != f"{_text(content)}.{_text(signature)}"  # base64 takes + for -, and unused last bits
+    if written_otherwise or not hmac.compare_digest(signature, _sign(workspace, content)):
         return None
     tenant, role, expires, *key_id = json.loads(content)
     at = time.time() if now is None else now
