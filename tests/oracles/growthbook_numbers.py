@@ -1,7 +1,7 @@
 """What GrowthBook's gbstats and SDK answer to questions that ours are asked too; its old numpy needs a venv of its own.
 
-    python -m venv /tmp/growthbook && /tmp/growthbook/bin/pip install gbstats==0.8.0 growthbook==4.0.0
-    /tmp/growthbook/bin/python tests/oracles/growthbook_numbers.py > tests/oracles/growthbook.json
+    python -m venv ../growthbook && ../growthbook/bin/pip install gbstats==0.8.0 growthbook==4.0.0
+    ../growthbook/bin/python tests/oracles/growthbook_numbers.py > tests/oracles/growthbook.json
 
 Inputs are plain formulas, and what is handed over are their sums, so both sides start from the same digits.
 """

@@ -1,7 +1,7 @@
 """What statsmodels answers to questions that ours are asked too.
 
-    python -m venv /tmp/statsmodels && /tmp/statsmodels/bin/pip install statsmodels==0.15.0
-    /tmp/statsmodels/bin/python tests/oracles/statsmodels_numbers.py > tests/oracles/statsmodels.json
+    python -m venv ../statsmodels && ../statsmodels/bin/pip install statsmodels==0.15.0
+    ../statsmodels/bin/python tests/oracles/statsmodels_numbers.py > tests/oracles/statsmodels.json
 
 Inputs are plain formulas, so that both sides can make them.
 """

@@ -61,7 +61,8 @@ def decide(
     else is `extend`. After it, a treatment ships when the goal is better (Holm-corrected over treatments), every
     guardrail is better or not worse, nothing reads worse, no large segment is harmed, and an effect that changes with
     time is still better once it is steady. A goal that is worse stops the treatment, one that is not worse keeps
-    control, and one of which nothing can be said asks for more units.
+    control, and one of which nothing can be said asks for more units. What was stopped before its planned end decides
+    nothing, and where a check of `BIASING_CHECKS` failed the sentence names it.
 
     Source: Schultzberg, Ankargren and Frånberg, Risk-aware product decisions in A/B tests (arXiv 2402.11609).
     """

@@ -69,9 +69,9 @@ def read_experiment(workspace: Workspace, tenant: str, name: str) -> Experiment:
 def measure(workspace: Workspace, tenant: str, name: str, now: datetime, *, threads: int = 1) -> Report:
     """The report of one experiment from everything that the lake holds of it.
 
-    Where units are visitors, users or sessions only what is new is read of the lake, and the journal of the experiment
-    (`thinslice.jobs.measure_journal`) for the rest; the report is the same, to the last digit, on any number of
-    threads.
+    Where units are visitors, users or sessions the effects read only what is new of the lake, and the journal of the
+    experiment (`thinslice.jobs.measure_journal`) for the rest; they are the same, to the last digit, on any number of
+    threads. The checks of what variants share (`thinslice.jobs.watch`) read the lake once more, up to its `MOST_ROWS`.
 
     The first report after the end records its decision in the table `decisions`; later ones show that decision.
 
