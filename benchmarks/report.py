@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -38,7 +39,8 @@ from thinslice.store.schemas import PARTITION
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 14
-SLATES = 5
+DAY_S = 86_400
+PER_UNIT = 5
 EXPERIMENT = Experiment(
     name="ranker", tenant="shop", started_at=START, ends_at=START + timedelta(days=2 * DAYS),
     segments=["device", "placement"],
@@ -46,37 +48,45 @@ EXPERIMENT = Experiment(
     metrics=[*DEFAULT_METRICS, Metric(name="capped_revenue", numerator="revenue_minor", cap_quantile=0.999)],
 )  # fmt: skip
 SLATES_SQL = """
-COPY (SELECT *, least(date_diff('day', TIMESTAMPTZ '2026-03-01', occurred_at), {last}) AS day FROM (
-    SELECT i, to_hex(hash(i)) AS visitor_id, slate, hash(i, slate) AS h, to_hex(hash(i, slate, 1)) AS recommendation_id,
-        to_hex(hash(i, slate < 3)) AS session_id,
-        TIMESTAMPTZ '{begin}' + to_microseconds((
-            (hash(i, 2) % ({days} * 86400000000 - 100000)) + slate * 97000000 + hash(i, slate) % 60000000
-            + CASE WHEN slate < 3 THEN 0 ELSE 3600000000 + hash(i, 4) % 195000000000 END)::BIGINT) AS occurred_at
-    FROM range({low}, {high}) AS units(i), range({slates}) AS slates(slate)))
-TO '{path}' (FORMAT parquet, COMPRESSION snappy, PARTITION_BY (day), OVERWRITE_OR_IGNORE)"""
+CREATE OR REPLACE TEMP TABLE slates AS SELECT i, slate, hash(i, slate) AS h, make_timestamptz(us::BIGINT) AS occurred_at
+FROM (
+    SELECT i, slate, came + slate * 97000000 + hash(i, slate) % 60000000 AS us
+    FROM units, (VALUES (0), (1), (2)) AS slates(slate) WHERE came BETWEEN {begin} - 300000000 AND {end}
+    UNION ALL
+    SELECT i, slate, came + pause + slate * 97000000 + hash(i, slate) % 60000000
+    FROM units, (VALUES (3), (4)) AS slates(slate) WHERE came + pause BETWEEN {begin} - 600000000 AND {end}
+) WHERE us >= {begin} AND us < {end}"""
+UNITS_SQL = """
+CREATE OR REPLACE TEMP VIEW units AS SELECT i, 3600000000 + hash(i, 4) % 195000000000 AS pause,
+    {start} + (i * {days} // {units}) * 86400000000 + hash(i, 2) % 86400000000 AS came
+FROM range({low}, {high}) AS units(i)"""
+IDS = """(
+    SELECT *, to_hex(hash(i)) AS visitor_id, to_hex(hash(i, slate, 1)) AS recommendation_id,
+    to_hex(hash(i, slate < 3)) AS session_id FROM slates WHERE {where})"""
 
-EXPOSURES = """
+EXPOSURES = f"""
 SELECT recommendation_id, 'shop' AS tenant, occurred_at, visitor_id, session_id, 'home' AS placement, 'p' AS policy,
     'm' AS model_version, false AS is_bot, false AS shadow, 'personalization' AS consent,
-    MAP {'device': CASE WHEN hash(i, 3) % 3 = 0 THEN 'phone' ELSE 'desk' END} AS segments,
-    [{'experiment': 'ranker', 'variant': CASE WHEN hash(i) % 2 = 0 THEN 'old' ELSE 'new' END, 'unit': 'visitor',
+    CASE WHEN hash(i, 3) % 3 = 0 THEN MAP {{'device': 'phone'}} ELSE MAP {{'device': 'desk'}} END AS segments,
+    [{{'experiment': 'ranker', 'variant': CASE WHEN hash(i) % 2 = 0 THEN 'old' ELSE 'new' END, 'unit': 'visitor',
       'unit_id': visitor_id, 'allocation_version': 1::BIGINT,
-      'propensities': MAP {'old': 0.5::DOUBLE, 'new': 0.5::DOUBLE}, 'context_leaf': ''}] AS experiments
-FROM read_parquet('{slates}')"""
+      'propensities': MAP {{'old': 0.5::DOUBLE, 'new': 0.5::DOUBLE}}, 'context_leaf': ''}}] AS experiments
+FROM {IDS.format(where="true")}"""
 
-EVENTS = """
+EVENTS = f"""
 SELECT 'shop' AS tenant, recommendation_id || name[1:1] AS event_id, name,
     occurred_at + INTERVAL 20 SECOND AS occurred_at, occurred_at + INTERVAL 21 SECOND AS received_at,
     visitor_id, session_id, 'a' AS item_id,
     CASE WHEN name = 'select_item' THEN recommendation_id END AS recommendation_id, false AS is_bot,
     false AS duplicate
-FROM read_parquet('{slates}'), (VALUES ('select_item'), ('view_item')) AS names(name) WHERE h % 100 < 6"""
+FROM {IDS.format(where="h % 100 < 6")}, (VALUES ('select_item'), ('view_item')) AS names(name)"""
 
-ORDERS = """
+ORDERS = f"""
 SELECT 'shop' AS tenant, recommendation_id AS order_id, occurred_at + INTERVAL 5 MINUTE AS occurred_at,
     occurred_at + INTERVAL 6 MINUTE AS received_at, visitor_id, session_id, 'EUR' AS currency,
     (100 * exp(3 + (h % 1000) / 500.0))::BIGINT AS total_minor
-FROM read_parquet('{slates}') WHERE hash(h, 2) % 250 = 0"""
+FROM {IDS.format(where="hash(h, 2) % 250 = 0")}"""
+TABLES = {"exposures": EXPOSURES, "events": EVENTS, "orders": ORDERS}
 
 
 def main() -> None:
@@ -88,13 +98,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = ask.folder or Path(scratch) / "workspace"
         if not folder.exists():
-            print(f"writing {ask.rows:,} exposures took {alone(write, folder, ask.rows, 0)[1]:.0f} s", flush=True)
+            print(
+                f"writing {ask.rows:,} exposures took {alone(write, folder, ask.rows, 0, ask.threads)[1]:.0f} s",
+                flush=True,
+            )
         shutil.rmtree(folder / "lake" / ".journals", ignore_errors=True)
+        forget_day(folder)
         day = START + timedelta(days=DAYS)
         say(f"full report of {ask.rows:,} exposures", *alone(full, folder, ask.threads, day))
-        if not (folder / "more").exists():
-            alone(write, folder, ask.rows, DAYS)
-            (folder / "more").touch()
+        alone(write, folder, ask.rows, DAYS, ask.threads)
         say(f"a further day of {ask.rows // DAYS:,} exposures", *alone(increment, folder, ask.threads))
         say("report with it", *alone(full, folder, ask.threads, day + timedelta(days=1)))
 
@@ -115,45 +127,68 @@ def increment(folder: Path, threads: int) -> str:
     return f"{rows:,} rows in the journal"
 
 
-def write(folder: Path, rows: int, first: int) -> str:
+def write(folder: Path, rows: int, first: int, threads: int) -> str:
     """Writes 14 days into the lake, or the day after them."""
     workspace = Workspace(folder)
+    lake, units = Lake(workspace.lake), max(rows // PER_UNIT, 1)
     if not first:
         make_tenant(workspace, "shop")
         path = workspace.experiments / "shop" / "ranker.toml"
         path.parent.mkdir(parents=True)
         path.write_text(dump_experiment(EXPERIMENT), encoding="utf-8")
-    lake, units = Lake(workspace.lake), max(rows // SLATES, 1)
-    database = duckdb.connect(config={"memory_limit": "4GB"})
-    database.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
-    # As many visitors enter on the further day as on each of the first; who came late counts on the last day.
-    low, high = (units, units + units // DAYS) if first else (0, units)
-    with tempfile.TemporaryDirectory(dir=folder) as raw:
-        database.execute(
-            SLATES_SQL.format(
-                low=low, high=high, slates=SLATES, path=raw, begin=START + timedelta(days=first),
-                days=1 if first else DAYS, last=first or DAYS - 1,
-            )
-        )  # fmt: skip
-        for part in sorted(Path(raw).glob("day=*"), key=lambda path: int(path.name[4:])):
-            for table, query in (("exposures", EXPOSURES), ("events", EVENTS), ("orders", ORDERS)):
-                add_file(database, lake, table, query.replace("{slates}", f"{part}/*.parquet"), int(part.name[4:]))
+        with connect(0, 10_000) as database:
+            for table, query in TABLES.items():  # a first row makes the table
+                lake.append(table, database.execute(f"{query} LIMIT 1").to_arrow_table())
+    days = [first] if first else list(range(DAYS))
+    with ProcessPoolExecutor(threads, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for day, sizes in zip(days, pool.map(partial(write_day, lake.root, units), days), strict=True):
+            for table, (name, size) in sizes.items():
+                delta = DeltaTable(str(lake.root / table))
+                added = AddAction(name, size, {PARTITION: date_of(day)}, int(time.time() * 1000), True, "{}")
+                delta.create_write_transaction([added], "append", delta.schema(), partition_by=[PARTITION])
     return ""
 
 
-def add_file(database: duckdb.DuckDBPyConnection, lake: Lake, table: str, query: str, day: int) -> None:
-    """Adds the rows of a query as one file of a table, as the compactor's joined files lie there."""
-    rows = database.execute(f"{query} LIMIT 100").to_arrow_table()
-    if lake.version(table) < 0:
-        lake.append(table, rows.slice(0, 1))  # makes the table
-    delta = DeltaTable(str(lake.root / table))
-    date = (START + timedelta(days=day)).date().isoformat()
-    name = f"{PARTITION}={date}/day-{day}.parquet"
-    path = lake.root / table / name
-    path.parent.mkdir(exist_ok=True)
-    database.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
-    added = AddAction(name, path.stat().st_size, {PARTITION: date}, int(time.time() * 1000), True, "{}")
-    delta.create_write_transaction([added], "append", delta.schema(), partition_by=[PARTITION])
+def write_day(root: Path, units: int, day: int) -> dict[str, tuple[str, int]]:
+    """Writes a day as one file of each table, as the compactor's joined files lie there: table → name and size."""
+    written = {}
+    with connect(day, units) as database:
+        for table, query in TABLES.items():
+            name = f"{PARTITION}={date_of(day)}/day-{day}.parquet"
+            path = root / table / name
+            path.parent.mkdir(exist_ok=True)
+            database.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)")
+            written[table] = (name, path.stat().st_size)
+    return written
+
+
+def connect(day: int, units: int) -> duckdb.DuckDBPyConnection:
+    """A database with the slates of one day: first visits of those who enter on it, second ones of the days before.
+
+    As many visitors enter on the further day as on each of the first; who comes late counts on the last of those.
+    """
+    start, length = int(START.timestamp()) * 10**6, DAY_S * 10**6
+    low = units if day == DAYS else max(day - 3, 0) * units // DAYS
+    end = start + (day + 1) * length if day < DAYS - 1 else 2**60
+    database = duckdb.connect(config={"memory_limit": "4GB", "threads": 1})
+    database.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
+    high = (day + 1) * units // DAYS + 1 if day < DAYS - 1 else units * (day + 1) // DAYS
+    database.execute(UNITS_SQL.format(start=start, days=DAYS, units=units, low=low, high=high))
+    database.execute(SLATES_SQL.format(begin=start + day * length, end=end))
+    return database
+
+
+def forget_day(folder: Path) -> None:
+    """A workspace that is used again holds the first 14 days, whatever further day an earlier run brought in."""
+    for table in TABLES:
+        delta = DeltaTable(str(folder / "lake" / table))
+        if delta.version() > DAYS + 1:
+            delta.restore(DAYS + 1)  # made, a first row, and a commit a day
+
+
+def date_of(day: int) -> str:
+    """The date of a day."""
+    return (START + timedelta(days=day)).date().isoformat()
 
 
 def alone(what: Callable[..., str], *given: object) -> tuple[str, float, float, float]:
