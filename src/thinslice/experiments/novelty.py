@@ -1,7 +1,8 @@
 """Does the effect last? Days since the first exposure, late against early, and what is left once it is steady."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thinslice.errors import StatisticsError
@@ -13,13 +14,15 @@ from thinslice.stats import (
     LATE_FROM,
     Cohort,
     Effect,
+    Estimate,
     Moments,
     Quotient,
     effect,
     estimate,
-    holm,
     late_minus_early,
     sample,
+    shared_variance,
+    smaller_of_two,
 )
 
 
@@ -27,9 +30,10 @@ def novelty(evidence: Evidence, experiment: Experiment, alpha: float) -> dict[st
     """How the goal's effect goes with the days since a unit's first exposure; empty where days are unknown.
 
     Two tests are made per treatment, late minus early (difference in differences, entry day by entry day) and, for
-    means, the slope by log(1 + days) within units; when either, corrected by Holm, is below alpha, the effect is not
-    stable. The steady effect is that of day 7 and later, of the units that could be seen then. Visitors who come less
-    often lose some of any effect: where late and early still agree as shares, `same_share` says so.
+    means, the slope by log(1 + days) within units; when the smaller p-value of both, whose correlation is known, is
+    below alpha, the effect is not stable. The steady effect is that of day 7 and later, of the units that could be seen
+    then. Visitors who come less often lose some of any effect: where late and early still agree as shares, `same_share`
+    says so.
 
     Args:
         evidence: With `ages`.
@@ -73,24 +77,31 @@ def _of_variant(ages: Ages, goal: Metric, variant: str, control: str, alpha: flo
     if steady.effect_size_ci is None:
         row |= {"late_minus_early": None, "trend": None}
         return row | {"why": f"no unit did anything from day {LATE_FROM} on"}
-    pvalues: list[float | None] = []
     cohorts = [Cohort(of[control], of[variant]) for _, of in ages.cohorts if control in of and variant in of]
-    try:
+    change = slope = None
+    with contextlib.suppress(StatisticsError):
         change = late_minus_early(cohorts, early, late, alpha=alpha)
-        row["late_minus_early"] = change._asdict()
-        pvalues.append(change.pvalue)
-    except StatisticsError:
-        row["late_minus_early"] = None
-    row["trend"] = None
-    if goal.denominator is None:
-        tilt = _compared(ages.change, Quotient(f"tilt {column_of(goal)}", "tilt scale"), control, variant, alpha)
-        if tilt is not None:
-            row["trend"] = estimate(tilt.effect_size, tilt.se, df=tilt.df, alpha=alpha)._asdict()
-            pvalues.append(tilt.pvalue)
-    adjusted = [p for p in holm(pvalues) if p is not None]
-    row["stable"] = min(adjusted) >= alpha if adjusted else None
+    tilt = Quotient(f"tilt {column_of(goal)}", "tilt scale")
+    got = _compared(ages.change, tilt, control, variant, alpha) if goal.denominator is None else None
+    if got is not None:
+        slope = estimate(got.effect_size, got.se, df=got.df, alpha=alpha)
+    row["late_minus_early"], row["trend"] = (None if of is None else of._asdict() for of in (change, slope))
+    whole = Cohort(ages.change[control], ages.change[variant])
+    row["stable"] = _stable(change, slope, cohorts, whole, (early, late, tilt), alpha)
     row["same_share"] = row["stable"] is False and _same_share(row["early"], row["steady"], alpha)
     return _finite(row)
+
+
+def _stable(
+    change: Estimate | None, slope: Estimate | None, cohorts: Sequence[Cohort], whole: Cohort,
+    columns: tuple[Quotient, Quotient, Quotient], alpha: float,
+) -> bool | None:  # fmt: skip
+    """Whether neither test finds a change; both look at the same units, so they are judged together."""
+    pvalues = [of.pvalue for of in (change, slope) if of is not None and of.pvalue is not None]
+    if not pvalues or change is None or slope is None or len(pvalues) < 2:
+        return pvalues[0] >= alpha if pvalues else None
+    alike = shared_variance(cohorts, whole, *columns) / (change.se * slope.se)
+    return smaller_of_two((pvalues[0], pvalues[1]), min(max(alike, -1.0), 1.0)) >= alpha
 
 
 def _same_share(early: Mapping[str, Any], late: Mapping[str, Any], alpha: float) -> bool:

@@ -32,8 +32,8 @@ from thinslice.stats.heterogeneity import (
 from thinslice.stats.hierarchy import Agreement, Cumulative, agreement, cumulative, partial_sum
 from thinslice.stats.interaction import Interaction, Ramp, Stage, interaction, ramp, spillover
 from thinslice.stats.moments import Moments, merge, moments, moments_from_sums
-from thinslice.stats.multiplicity import benjamini_hochberg, holm
-from thinslice.stats.novelty import EARLY_DAYS, LATE_FROM, Cohort, Trend, late_minus_early, trend
+from thinslice.stats.multiplicity import benjamini_hochberg, holm, smaller_of_two
+from thinslice.stats.novelty import EARLY_DAYS, LATE_FROM, Cohort, Trend, late_minus_early, shared_variance, trend
 from thinslice.stats.power import (
     days_needed,
     power,
@@ -66,7 +66,8 @@ __all__ = [
     "heterogeneity", "holm", "interaction", "late_minus_early", "log_ratio", "logged_evidence", "logged_ratio",
     "merge", "moments", "moments_from_sums", "obrien_fleming_looks", "paired_effect", "partial_sum", "paule_mandel",
     "pooled_cap", "power", "quantile_sample", "ramp", "redraw", "relative_change", "sample", "sample_ratio",
-    "score_column", "sequential_ratio", "share_step", "shrink", "smallest_effect", "smallest_margin", "spillover",
+    "score_column", "sequential_ratio", "share_step", "shared_variance", "shrink", "smaller_of_two", "smallest_effect",
+    "smallest_margin", "spillover",
     "switchback_blocks", "switchback_effect", "trend", "unit_scores", "units_needed", "winsorize",
     "with_correlation", "worst",
 ]  # fmt: skip

@@ -89,6 +89,29 @@ def late_minus_early(cohorts: Iterable[Cohort], early: Quotient, late: Quotient,
     return estimate(value, se, df=satterthwaite(variances, sizes) if se else math.inf, alpha=alpha)
 
 
+def shared_variance(cohorts: Iterable[Cohort], whole: Cohort, early: Quotient, late: Quotient, tilt: Quotient) -> float:
+    """The covariance of `late_minus_early` and of the difference of slopes: both come from the same units.
+
+    Args:
+        cohorts: As in `late_minus_early`, with the columns of `tilt`, too.
+        whole: All cohorts together, from which the slopes come.
+        early: The metric of the early days.
+        late: The metric of the late days.
+        tilt: The slope within units.
+    """
+    parts, weights = [], []
+    for cohort in cohorts:
+        if min(cohort.control.n, cohort.treatment.n) < 2:
+            continue
+        weights.append(cohort.control.n * cohort.treatment.n / (cohort.control.n + cohort.treatment.n))
+        part = 0.0
+        for of, everybody in ((cohort.control, whole.control), (cohort.treatment, whole.treatment)):
+            changed = linear(of, late)[1] - linear(of, early)[1]
+            part += quadratic(of, changed, linear(everybody, tilt)[1]) / everybody.n
+        parts.append(part)
+    return float(np.asarray(weights) @ np.asarray(parts)) / sum(weights) if weights else 0.0
+
+
 def trend(
     value: ArrayLike, unit: ArrayLike, treated: ArrayLike, day: ArrayLike, since: ArrayLike, *,
     steady_day: float = 13.0, within_units: bool = True, alpha: float = 0.05,
