@@ -13,7 +13,7 @@ from thinslice.jobs.demo import fill
 from thinslice.jobs.recipes import Recipe
 from thinslice.jobs.schedule import Attempt
 from thinslice.jobs.train import news_of_tenants, rows_of, state_of, train
-from thinslice.jobs.training_data import askers_of, interactions_of, people_in, people_of, read_clicks
+from thinslice.jobs.training_data import Clicks, askers_of, interactions_of, people_in, people_of, read_clicks
 from thinslice.models import MODELS, from_columns
 from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, User, Variant
 from thinslice.sessions import person_id
@@ -109,12 +109,27 @@ def test_bots_duplicates_strangers_and_the_unconsented_teach_nothing(workspace):
     )  # fmt: skip
     clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
     assert clicks.visitor.tolist() == ["good"]
-    assert clicks.item.tolist() == ["a", "b"]
+    assert clicks.items_of(np.arange(2)) == ["a", "b"]
+
+
+def test_clicks_are_read_in_batches_and_hold_each_text_once(workspace, monkeypatch):
+    rows = [view(f"v{n % 5}", f"i{n % 7}", 600 - 40 * n, user_id=f"u{n % 2}" if n % 3 else None) for n in range(12)]
+    Lake(workspace.lake).append("events", rows)
+    whole = read_clicks(Lake(workspace.lake), "shop", NOW)
+    monkeypatch.setattr(training_data, "BATCH", 3)
+    clicks = read_clicks(Lake(workspace.lake), "shop", NOW)
+    for name in Clicks.__dataclass_fields__:
+        assert np.array_equal(getattr(clicks, name), getattr(whole, name)), name
+    assert clicks.items_of(np.arange(12)) == [f"i{n % 7}" for n in range(12)]
+    assert clicks.item_ids == sorted({f"i{n % 7}" for n in range(12)})
+    assert clicks.visitor.tolist() == [f"v{n % 5}" for n in range(12)]
+    assert clicks.user.tolist() == [f"u{n % 2}" if n % 3 else "" for n in range(12)]
+    assert len({id(text) for text in clicks.visitor}) == 5
 
 
 def test_a_tenant_never_learns_from_another(workspace):
     Lake(workspace.lake).append("events", [view("v", "a", 50), view("w", "secret", 50, tenant="other")])
-    assert set(read_clicks(Lake(workspace.lake), "shop", NOW).item.tolist()) == {"a"}
+    assert read_clicks(Lake(workspace.lake), "shop", NOW).item_ids == ["a"]
 
 
 def shop_in_a_test(workspace, training):

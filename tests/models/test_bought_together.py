@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
-from thinslice.models import from_columns
+from thinslice.models import bought_together, from_columns
 from thinslice.models.bought_together import PURCHASE, BoughtTogether, baskets
 from thinslice.testing import check_model
 
@@ -81,6 +81,28 @@ def test_a_basket_holds_each_thing_once_and_the_newest_when_it_is_too_large(sess
         if newest:
             expected[s] = sorted(newest)
     assert {s: sorted(each) for s, each in found.items()} == expected
+
+
+def arrays_of(clicks, **settings):
+    return {name: array.tobytes() for name, array in BoughtTogether.fit(clicks, **settings).arrays().items()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8), min_size=1, max_size=20),
+       st.integers(1, 4), st.integers(1, 60))  # fmt: skip
+def test_counting_some_items_at_a_time_changes_no_byte(sessions, top, at_once):
+    clicks = world([bought(*each) for each in sessions])
+    whole = arrays_of(clicks, top=top)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bought_together, "AT_ONCE", at_once)
+        assert arrays_of(clicks, top=top) == whole
+
+
+def test_the_strongest_pairs_of_an_item_are_kept_whatever_comes_at_once():
+    clicks = world([bought("tea", other) for other in "aabbbccccd"] + [bought("pen")] * 30)
+    every = BoughtTogether.fit(clicks).recommend(["tea"], 10)
+    assert every.item_ids == ["c", "b", "a", "d"]
+    assert BoughtTogether.fit(clicks, top=2).recommend(["tea"], 10).item_ids == every.item_ids[:2]
 
 
 @pytest.mark.parametrize("wrong", [{"shrinkage": 0.0}, {"top": 0}, {"largest": 1.5}])

@@ -87,7 +87,8 @@ def read_lake(
     if len(clicks.item) == 0:
         raise BadInput(f"the lake holds nothing yet that the models of {tenant!r} could learn from.",
                        hint=f"`thinslice import events FILE --tenant {tenant}` brings some.")  # fmt: skip
-    columns = {"session_id": clicks.session, "item_id": clicks.item, "ts": clicks.time}
+    names = np.array(clicks.item_ids, dtype=np.object_)
+    columns: dict[str, NDArray[Any]] = {"session_id": clicks.session, "item_id": names[clicks.item], "ts": clicks.time}
     if (clicks.known_user != "").any():
         begins = np.zeros(len(clicks.item), dtype=np.bool_)
         begins[np.unique(clicks.session, return_index=True)[1]] = True  # rows are in the order of time

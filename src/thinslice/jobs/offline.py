@@ -115,7 +115,7 @@ def sessions_of(
     for number in numbers:
         if queries is not None and asked >= queries:
             break
-        items = clicks.item[order[ptr[number] : ptr[number + 1]]].tolist()
+        items = clicks.items_of(order[ptr[number] : ptr[number + 1]])
         steps = items if known is None else [item for item in items if item in known]
         if len(steps) >= least:
             found.append((number, steps))

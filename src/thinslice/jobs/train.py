@@ -318,7 +318,8 @@ def foreign_clicks(workspace: Workspace, clicks: Clicks, experiment: Experiment,
     path = unit_map_file(workspace.experiments / experiment.tenant, experiment.name, ITEMS)
     known = read_known_items(path) if path.is_file() else None
     deal = ItemDeal(experiment, variant, known)
-    return foreign_rows(deal, clicks.item, clicks.time, experiment.started_at.timestamp())
+    names = np.array(clicks.item_ids, dtype=np.object_)[clicks.item]
+    return foreign_rows(deal, names, clicks.time, experiment.started_at.timestamp())
 
 
 def without(clicks: Clicks, some: NDArray[np.bool_]) -> Clicks:

@@ -28,6 +28,9 @@ from thinslice.store.schemas import to_records
 MAX_SESSIONS = 2_000_000
 """Only so many of the newest sessions are learned from."""
 
+BATCH = 100_000
+"""Rows of the lake that are held as texts at a time."""
+
 MOST_PEOPLE = 200_000
 """Only so many people, those who came last, are known to models: a worker keeps about 200 bytes for each."""
 
@@ -37,8 +40,8 @@ class Clicks:
     """What a tenant's visitors did, one row a click, in the order of time.
 
     Attributes:
-        session: Shape (clicks,), int64: the session's code, 0 ... sessions - 1.
-        item: Shape (clicks,), texts.
+        session: Shape (clicks,), int32: the session's code, 0 ... sessions - 1.
+        item: Shape (clicks,), int32, codes into `item_ids`.
         time: Shape (clicks,), float64, unix seconds.
         action: Shape (clicks,), uint8, codes into `records.ACTIONS`; interest of other kinds counts as a view.
         started: Shape (sessions,), float64, unix seconds.
@@ -47,18 +50,24 @@ class Clicks:
         session_id: Shape (sessions,), texts, empty where unknown.
         user: Shape (sessions,), texts, empty where unknown: at the start of the session.
         known_user: Shape (sessions,), texts, empty where unknown: the last one named in the session.
+        item_ids: The distinct items, sorted. Each distinct text is held once, here and in the columns of sessions.
     """
 
-    session: NDArray[np.int64]
-    item: NDArray[np.str_]
+    session: NDArray[np.int32]
+    item: NDArray[np.int32]
     time: NDArray[np.float64]
     action: NDArray[np.uint8]
     started: NDArray[np.float64]
     ended: NDArray[np.float64]
-    visitor: NDArray[np.str_]
-    session_id: NDArray[np.str_]
-    user: NDArray[np.str_]
-    known_user: NDArray[np.str_]
+    visitor: NDArray[np.object_]
+    session_id: NDArray[np.object_]
+    user: NDArray[np.object_]
+    known_user: NDArray[np.object_]
+    item_ids: list[str]
+
+    def items_of(self, rows: NDArray[Any]) -> list[str]:
+        """The item ids of some clicks."""
+        return [self.item_ids[code] for code in self.item[rows].tolist()]
 
 
 def read_clicks(lake: Lake, tenant: str, now: datetime, versions: Mapping[str, int] | None = None) -> Clicks:
@@ -72,11 +81,12 @@ def read_clicks(lake: Lake, tenant: str, now: datetime, versions: Mapping[str, i
     """
     names = ", ".join(f"'{name}'" for name in sorted(SESSION_EVENTS))
     connection = lake.connect(tenant=tenant, versions=versions)
+    texts_of = {name: _Texts() for name in ("visitor_id", "session_id", "user_id", "item_id", "name")}
+    times = [np.empty(0)]
     try:
         rows = connection.execute(
             f"""
-            SELECT coalesce(visitor_id, '') AS visitor, coalesce(session_id, '') AS session_id,
-                   coalesce(user_id, '') AS user_id, item_id, name, epoch(occurred_at) AS at
+            SELECT {", ".join(texts_of)}, epoch(occurred_at) AS at
             FROM events
             WHERE name IN ({names}) AND item_id IS NOT NULL AND NOT is_bot AND NOT duplicate
               AND consent = 'personalization'
@@ -84,42 +94,81 @@ def read_clicks(lake: Lake, tenant: str, now: datetime, versions: Mapping[str, i
             ORDER BY occurred_at, event_id
             """,
             [now.timestamp()],
-        ).fetchnumpy()
+        ).to_arrow_reader(BATCH)
+        for batch in rows:
+            for name, column in texts_of.items():
+                column.add(batch.column(name))
+            times.append(batch.column("at").to_numpy())
     finally:
         connection.close()
-    visitor, session_id, user, item = (texts(rows[name]) for name in ("visitor", "session_id", "user_id", "item_id"))
-    at = np.asarray(rows["at"], dtype=np.float64)
+    at = np.concatenate(times)
+    visitor, session_id, user = (texts_of[name].codes() for name in ("visitor_id", "session_id", "user_id"))
     sessions = sessionize(visitor, session_id, at, user=user)
     too_fast = (sessions.event_count >= BOT_EVENTS) & (
         sessions.event_count > BOT_RATE_PER_S * (sessions.ended - sessions.started)
     )
     keep = ~too_fast
     keep[: max(0, len(keep) - MAX_SESSIONS)] = False
-    new_code = np.cumsum(keep) - 1
+    new_code = np.cumsum(keep, dtype=np.int32) - 1
     chosen = (sessions.code >= 0) & keep[np.maximum(sessions.code, 0)] if len(keep) else np.zeros(0, dtype=np.bool_)
     first = sessions.first[keep]
-    named = np.flatnonzero((sessions.code >= 0) & (user != ""))
-    last_named = np.full(len(keep), -1, dtype=np.int64)
-    last_named[sessions.code[named]] = named  # rows are in the order of time: the last one stays
-    users = np.append(user, np.array([""], dtype=user.dtype if len(user) else "<U1"))
+    named = np.flatnonzero((sessions.code >= 0) & (user >= 0))
+    last_named = np.full(len(keep), -1, dtype=np.int32)
+    last_named[sessions.code[named]] = user[named]  # rows are in the order of time: the last one stays
+    item_ids, item = texts_of["item_id"].sorted_codes()
+    users = texts_of["user_id"]
     return Clicks(
-        session=new_code[sessions.code[chosen]].astype(np.int64),
+        session=new_code[sessions.code[chosen]].astype(np.int32),
         item=item[chosen],
         time=at[chosen],
-        action=_actions(rows["name"])[chosen],
+        action=_actions(texts_of["name"])[chosen],
         started=sessions.started[keep],
         ended=sessions.ended[keep],
-        visitor=visitor[first],
-        session_id=session_id[first],
-        user=user[first],
-        known_user=users[last_named[keep]],
+        visitor=texts_of["visitor_id"].of(visitor[first]),
+        session_id=texts_of["session_id"].of(session_id[first]),
+        user=users.of(user[first]),
+        known_user=users.of(last_named[keep]),
+        item_ids=item_ids,
     )
 
 
-def _actions(names: Any) -> NDArray[np.uint8]:
-    """Codes into `records.ACTIONS`."""
+class _Texts:
+    """A column of texts, read batch by batch: each distinct text once, in the order of first coming, and codes."""
+
+    def __init__(self) -> None:
+        self._place: dict[str, int] = {}
+        self._codes: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
+
+    def add(self, column: Any) -> None:
+        """More rows, an Arrow array of texts; one that is missing or empty has no code."""
+        encoded = column.dictionary_encode()
+        number = self._place.setdefault
+        known = [number(text, len(self._place)) if text else -1 for text in encoded.dictionary.to_pylist()]
+        place = np.array([*known, -1], dtype=np.int32)
+        self._codes.append(place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+
+    def codes(self) -> NDArray[np.int32]:
+        """Shape (rows,): -1 where there is no text."""
+        self._codes = [np.concatenate(self._codes)]
+        return self._codes[0]
+
+    def sorted_codes(self) -> tuple[list[str], NDArray[np.int32]]:
+        """The distinct texts, sorted, and shape (rows,): codes into them, -1 where there is none."""
+        names = sorted(self._place)
+        rank = np.full(len(names) + 1, -1, np.int32)
+        rank[[self._place[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+        return names, rank[self.codes()]
+
+    def of(self, codes: NDArray[Any]) -> NDArray[np.object_]:
+        """The texts of some codes, empty for -1."""
+        return np.array([*self._place, ""], dtype=np.object_)[codes]
+
+
+def _actions(names: _Texts) -> NDArray[np.uint8]:
+    """Codes into `records.ACTIONS`; interest of other kinds is a view."""
+    texts, codes = names.sorted_codes()
     place = {name: code for code, name in enumerate(ACTIONS)}
-    return np.fromiter((place.get(name, 0) for name in names), dtype=np.uint8, count=len(names))
+    return np.array([*(place.get(name, 0) for name in texts), 0], dtype=np.uint8)[codes]
 
 
 def texts(column: Any) -> NDArray[np.str_]:
@@ -192,7 +241,7 @@ def interactions_of(clicks: Clicks, mask: NDArray[np.bool_], *, as_of: float | N
     rows = mask[clicks.session] if len(clicks.session) else np.zeros(0, dtype=np.bool_)
     return from_columns(
         clicks.session[rows], clicks.item[rows], clicks.time[rows], actions=clicks.action[rows],
-        session_users=people_of(clicks, as_of) if len(clicks.session) else None,
+        session_users=people_of(clicks, as_of) if len(clicks.session) else None, item_names=clicks.item_ids,
     )  # fmt: skip
 
 

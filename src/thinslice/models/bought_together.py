@@ -1,6 +1,7 @@
 """Bought together: what lands in the same basket more often than chance, for the page of an item and for the cart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import ClassVar, Self
 
 import numpy as np
@@ -12,6 +13,10 @@ from thinslice.records import ACTIONS, Interactions, Item
 
 PURCHASE = ACTIONS.index("purchase")
 """The code of a purchase in `Interactions.action`."""
+
+
+AT_ONCE = 2_000_000
+"""Pairs of things in a basket that are counted at a time: this bounds the memory, not the log."""
 
 
 class BoughtTogether(ItemToItem):
@@ -60,20 +65,42 @@ class BoughtTogether(ItemToItem):
         if not len(item):
             none = np.empty(0, dtype=np.int64)
             return cls.from_table(none, none, np.empty(0), interactions.item_ids)
-        from scipy.sparse import csr_matrix
+        parts = list(_pairs(basket, item, count, shrinkage, int(top)))
+        return cls.from_table(*(np.concatenate(each) for each in zip(*parts, strict=True)), interactions.item_ids)
 
-        _, row = np.unique(basket, return_inverse=True)
-        held = csr_matrix((np.ones(len(item)), (row, item)), shape=(int(row.max()) + 1, count))
-        both = (held.T @ held).tocoo()
-        apart = both.row != both.col
-        first, second, times = both.row[apart], both.col[apart], both.data[apart]
-        alone = np.bincount(item, minlength=count)
+
+def _pairs(
+    basket: NDArray[np.int64], item: NDArray[np.int64], count: int, shrinkage: float, top: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """The `top` strongest pairs of each item: first, second and lift, some first items at a time (`AT_ONCE`)."""
+    from scipy.sparse import csr_matrix
+
+    _, row, size = np.unique(basket, return_inverse=True, return_counts=True)
+    held = csr_matrix((np.ones(len(item)), (row, item)), shape=(len(size), count))
+    by_item = held.T.tocsr()
+    alone = np.bincount(item, minlength=count)
+    work = np.cumsum(np.bincount(item, weights=size[row], minlength=count))
+    cuts = np.unique(np.searchsorted(work, np.arange(AT_ONCE, work[-1] + AT_ONCE, AT_ONCE)))
+    for begin, end in pairwise([0, *(cuts[cuts < count] + 1).tolist(), count]):
+        both = (by_item[begin:end] @ held).tocoo()
+        first, second = both.row.astype(np.int64) + begin, both.col.astype(np.int64)
         chance = alone[first].astype(np.float64) * alone[second] / held.shape[0]
-        lift = np.log((times + shrinkage) / (chance + shrinkage))
-        above = lift > 0
-        first, second, lift = first[above].astype(np.int64), second[above].astype(np.int64), lift[above]
-        kept = strongest(first, second, lift, int(top))
-        return cls.from_table(first[kept], second[kept], lift[kept], interactions.item_ids)
+        ratio = (both.data + shrinkage) / (chance + shrinkage)
+        above = (ratio > 1) & (first != second)
+        first, second, lift = first[above], second[above], np.log(ratio[above])
+        high = np.flatnonzero(lift >= _bar(first - begin, lift, end - begin, top))
+        kept = high[strongest(first[high], second[high], lift[high], top)]
+        yield first[kept], second[kept], lift[kept]
+
+
+def _bar(row: NDArray[np.int64], value: NDArray[np.float64], rows: int, top: int) -> NDArray[np.float64]:
+    """For each entry, rows rising, what the `top`th largest of its row has: what is below need not be sorted."""
+    size = np.bincount(row, minlength=rows)
+    end = np.cumsum(size)
+    bar = np.full(rows, -np.inf)
+    for each in np.flatnonzero(size > top).tolist():
+        bar[each] = np.partition(value[end[each] - size[each] : end[each]], size[each] - top)[size[each] - top]
+    return bar[row]
 
 
 def baskets(interactions: Interactions, largest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -24,6 +24,7 @@ def from_columns(
     actions: NDArray[np.uint8] | None = None,
     users: Column | None = None,
     session_users: Sequence[str] | None = None,
+    item_names: Sequence[str] | None = None,
 ) -> Interactions:
     """Groups clicks by session, sessions oldest first by the time of their last click.
 
@@ -38,6 +39,7 @@ def from_columns(
         actions: Shape (clicks,), codes into `records.ACTIONS`; None when every click is a view.
         users: Shape (clicks,), texts, empty where the visitor was anonymous; a session belongs to the last one named.
         session_users: The same by session, where session_ids are whole numbers: place → text; instead of `users`.
+        item_names: Where item_ids are whole numbers: the texts that they stand for, sorted; None: they are the ids.
 
     Raises:
         BadInput: The columns are not equally long, a time is not a finite number, or an action has no name.
@@ -55,6 +57,8 @@ def from_columns(
         raise BadInput(f"{int((~np.isfinite(time)).sum())} of {len(time)} times are not finite numbers.")
     session, session_count, numbers = _codes(session_ids)
     item, _, names = _codes(item_ids)
+    if item_names is not None:
+        names = [item_names[int(number)] for number in names]
     last = np.full(session_count, -np.inf)
     np.maximum.at(last, session, time)
     rank = np.empty(session_count, dtype=np.int64)

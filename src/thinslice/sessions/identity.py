@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Texts = Sequence[str] | NDArray[np.str_]
+Texts = Sequence[str] | NDArray[Any]
 
 VISITOR = "\x1fvisitor:"
 """What a visitor whom no login names is called among people begins so: the browser is the person."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from thinslice.records import SESSION_GAP_S
 
 Texts = Sequence[str] | NDArray[Any]
-"""A column of ids; empty where there is none."""
+"""A column of ids, empty where there is none; or of whole numbers that stand for them, -1 where there is none."""
 
 
 class Sessions(NamedTuple):
@@ -147,7 +147,9 @@ def _identities(
 
 
 def _codes(texts: Texts, known: dict[str, int]) -> NDArray[np.int64]:
-    """A number for each text, in the order of their first coming; -1 for an empty one."""
+    """A number for each text, in the order of their first coming; -1 for an empty one. Numbers stay what they are."""
+    if isinstance(texts, np.ndarray) and texts.dtype.kind == "i":
+        return texts.astype(np.int64)
     values = _listed(texts)
     number = known.setdefault
     return np.fromiter((number(each, len(known)) if each else -1 for each in values), dtype=np.int64, count=len(values))
