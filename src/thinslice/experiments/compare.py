@@ -7,6 +7,7 @@ import msgspec
 from thinslice.errors import StatisticsError
 from thinslice.experiments.block_effects import block_result
 from thinslice.experiments.evidence import WEIGHT, Evidence, column_of, treatments
+from thinslice.experiments.rare import FEWEST, worth
 from thinslice.experiments.readings import read
 from thinslice.records import Experiment, Metric, MetricResult
 from thinslice.stats import (
@@ -177,6 +178,12 @@ def _of_scores(metric: Metric, variant: str, experiment: Experiment, evidence: E
     """Augmented inverse propensity weighting: what earlier batches expect of a unit, corrected by what it did."""
     column, names = column_of(metric), (experiment.control_name, variant)
     columns = [column] if metric.denominator is None else list(dict.fromkeys([column, metric.denominator]))
+    least = min(worth(evidence.cells, column, names).values(), default=FEWEST)
+    if least < FEWEST:
+        raise StatisticsError(
+            f"{metric.name} is known as well as {least:.1f} units that do it would tell it; where weights changed an "
+            f"interval needs {FEWEST:g} of them in each variant"
+        )
     before = evidence.pasts.get(metric.numerator, evidence.covariate)
     scores = adaptive_scores(evidence.cells, columns, names, covariate=before)
     sides = [

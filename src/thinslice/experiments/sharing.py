@@ -114,7 +114,8 @@ def own_against_pooled(evidence: Evidence, experiment: Experiment) -> Check | No
 def control_over_ramp(evidence: Evidence, experiment: Experiment) -> Check | None:
     """Whether control's level follows the treatments' share of the traffic, the days before the start included.
 
-    Days are compared. An effect that is sure of its sign at one share and of the other sign at another fails, too. None
+    Days are compared. Where training is shared, an effect that is sure of its sign at one share and of the other sign
+    at another fails, too; isolated rankers turn an effect around by learning (`effect_over_time` tells that). None
     where the share was always the same, and for clusters.
     """
     metric, control = goal_of(experiment), experiment.control_name
@@ -137,7 +138,7 @@ def control_over_ramp(evidence: Evidence, experiment: Experiment) -> Check | Non
         return None
     if step.pvalue is None:
         return None
-    turned = _turned(days, shares, experiment, quotient)
+    turned = "" if experiment.training == "isolated" else _turned(days, shares, experiment, quotient)
     few, many = (percent(share, signed=False) if share else "none" for share in (shares[0], shares[-1]))
     level = float(np.mean([of.mean for day, of in zip(days, levels, strict=True) if day.share == shares[0]]))
     passed = step.pvalue >= DAY_ALARM and not turned
