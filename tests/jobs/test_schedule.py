@@ -59,3 +59,11 @@ def test_the_log_is_brought_in_by_time_or_by_size():
     assert is_due(settings, waited_s=15.0, grown_bytes=0, new_items=True)
     assert not is_due(settings, waited_s=14.0, grown_bytes=0, new_items=True)
     assert is_due(settings, waited_s=0.0, grown_bytes=64_000_000)
+
+
+def test_a_job_that_computes_long_comes_more_seldom_so_that_it_keeps_to_its_share():
+    timer = Timer(5.0, share=0.1)
+    timer.done(100.0, computed_s=0.2)
+    assert timer.due_at == 105.0
+    timer.done(105.0, computed_s=2.0)
+    assert timer.due_at == 125.0

@@ -370,6 +370,12 @@ def check_service(patient: Patient) -> Finding:
             name="service", status="look", message=f"restarted since the start: {restarts}.",
             advice="The service's log says with which code each ended (-9: killed, often for memory).",
         )  # fmt: skip
+    if service.get("jobs_share", {}).get("now"):
+        return Finding(
+            name="service", status="look",
+            message="the machine has no idle time: the jobs starved and were given a share of their own.",
+            advice="Slates may wait for them meanwhile. More cores help, or trainings that come less often (every_s).",
+        )  # fmt: skip
     return Finding(
         name="service", status="ok", message=f"{service['url']} answers, {len(service['processes'])} processes."
     )

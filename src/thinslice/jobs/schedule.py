@@ -109,12 +109,14 @@ class Timer:
     Attributes:
         every_s: Seconds between two runs, start to start.
         longest_s: The longest pause after failures.
+        share: How much of a core it may take on the long run; what computes longer comes more seldom.
         due_at: When it runs next, in seconds of a clock that only goes forward.
         failures: Failures in a row.
     """
 
     every_s: float
     longest_s: float = 300.0
+    share: float = 1.0
     due_at: float = 0.0
     failures: int = field(default=0)
 
@@ -122,10 +124,10 @@ class Timer:
         """Whether it is time."""
         return now >= self.due_at
 
-    def done(self, now: float) -> None:
-        """It ran; the next run is `every_s` after now."""
+    def done(self, now: float, computed_s: float = 0.0) -> None:
+        """It ran from now on; the next run is `every_s` later, or when `computed_s` is no more than its share."""
         self.failures = 0
-        self.due_at = now + self.every_s
+        self.due_at = now + max(self.every_s, computed_s / self.share)
 
     def failed(self, now: float) -> None:
         """It failed; the pause doubles."""

@@ -1,9 +1,11 @@
 """Bonds between parent and child processes: a child never outlives its parent, and jobs never take a core from it."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
@@ -73,7 +75,8 @@ def stand_back(*, keep_share: bool = False) -> None:
 
     Args:
         keep_share: Keeps about a tenth of a core (`SHARE_NICE`), for what must end some time on a machine without any
-            idle time; it is taken for work in bulk, that wakes up behind everybody else.
+            idle time; it is taken for work in bulk, that wakes up behind everybody else. A process that stands back
+            already, or whose parent did, stays there.
     """
     if keep_share:
         os.nice(max(0, SHARE_NICE - os.nice(0)))
@@ -83,3 +86,22 @@ def stand_back(*, keep_share: bool = False) -> None:
     os.nice(19 - os.nice(0))
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def push_back(pid: int) -> None:
+    """Does to another process what `stand_back` does to this one; its children stay as they are.
+
+    Threads that begin meanwhile take after the one that starts them, so it looks until it finds none left.
+    """
+    if not hasattr(os, "SCHED_IDLE"):
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, pid, 19)
+        return
+    done: set[int] = set()
+    with contextlib.suppress(FileNotFoundError):
+        while threads := {int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()} - done:
+            for thread in threads:
+                with contextlib.suppress(ProcessLookupError):
+                    os.setpriority(os.PRIO_PROCESS, thread, 19)
+                    os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            done |= threads

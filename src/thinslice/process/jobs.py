@@ -1,8 +1,9 @@
 """The jobs process of `serve`: compacts, measures, sweeps and trains on a schedule, politely, apart from the answers.
 
-It runs with one thread, below the workers (`JOBS_NICE`). Training, and what takes long and cannot be late, runs in
-children of their own, so that a crash or a peak of memory there hurts nothing. What it did last stands in
-`run/jobs.json` for `doctor` and the console.
+It runs with one thread, in idle time; where that does not suffice, the parent starts it with a share (see
+`thinslice.process.guard`). Training, and what takes long and cannot be late, runs in children of their own, so that a
+crash or a peak of memory there hurts nothing. What it did last stands in `run/jobs.json` for the parent, `doctor` and
+the console.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next
 from thinslice.jobs.tend import tend
 from thinslice.jobs.train import news_of_tenants
 from thinslice.jobs.training_data import Counted, count_all
-from thinslice.process.bond import computed_s, die_with
+from thinslice.process.bond import computed_s, die_with, stand_back
+from thinslice.process.guard import said_in
 from thinslice.process.patience import Patience
 from thinslice.settings import Settings, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
@@ -38,12 +40,11 @@ from thinslice.store.compact import Compactor
 from thinslice.store.lake import Lake
 from thinslice.store.live import LiveDB
 
-JOBS_NICE = 10
-"""Low enough not to delay a slate, and a tenth of a core even when the workers take all of both: what was acknowledged
-must reach the lake within a minute."""
-
 SWEEP_EVERY_S = 5.0
 SESSIONS_EVERY_S = 30.0
+MEASURE_SHARE = 0.1
+"""How much of a core the reports of running experiments may take: the more they count, the more seldom they come."""
+
 MAINTAIN_EVERY_S = 1800.0
 LONGEST_TRAINING_S = 1800.0
 """A training that takes longer is ended and counts as failed."""
@@ -63,9 +64,10 @@ class Jobs:
     Args:
         workspace: Where everything lies.
         settings: As read at the start.
+        share: Whether this process has a share of its own, which its children may keep; else it fills idle time.
     """
 
-    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+    def __init__(self, workspace: Workspace, settings: Settings, *, share: bool = False) -> None:
         self.workspace = workspace
         self.settings = settings
         self.lake = Lake(workspace.lake)
@@ -75,18 +77,21 @@ class Jobs:
         tick = min(1.0, settings.lake.commit_every_s)
         self.timers = {
             "compact": Timer(tick, longest_s=30.0),
-            "measure": Timer(max(5.0, settings.lake.commit_every_s), longest_s=120.0),
+            "measure": Timer(max(5.0, settings.lake.commit_every_s), longest_s=120.0, share=MEASURE_SHARE),
             "sweep": Timer(SWEEP_EVERY_S),
             "sessions": Timer(max(SESSIONS_EVERY_S, settings.lake.commit_every_s)),
             "train": Timer(1.0),
             "maintain": Timer(MAINTAIN_EVERY_S, due_at=time.monotonic() + MAINTAIN_EVERY_S / 2),
         }
+        before = said_in(workspace.run / "jobs.json")
         self.state: dict[str, Any] = {
             "pid": os.getpid(),
             "errors": {},
             "training": None,
             "tuning": None,
             "training_lag_s": {},
+            "covered_until": before.get("covered_until", 0.0),
+            "starved": before.get("starved", []) if share else [],
         }
         self._compacted_at = float("-inf")
         self._attempted: dict[str, Attempt] = {}
@@ -95,7 +100,7 @@ class Jobs:
         self._news: list[News] = []
         self._children: dict[str, tuple[str, subprocess.Popen[bytes], float]] = {}
         self._computed_s: dict[str, float] = {}
-        self._patience = Patience()
+        self._patience = Patience((lane, tenant) for lane, tenant in self.state["starved"])
         self._catalog_version = -1
         self._item_sequence: dict[str, int] = {}
         self._new_items = False
@@ -135,7 +140,7 @@ class Jobs:
 
     def _run(self, name: str, job: Callable[[], None]) -> None:
         timer = self.timers[name]
-        start = time.monotonic()
+        start, computed = time.monotonic(), time.process_time()
         if not timer.due(start):
             return
         try:
@@ -146,7 +151,7 @@ class Jobs:
             self.state["errors"][name] = {"message": str(error) or repr(error), "at": now_text()}
             self.write_state()
         else:
-            timer.done(start)
+            timer.done(start, time.process_time() - computed)
             if self.state["errors"].pop(name, None) is not None:
                 self.write_state()
 
@@ -157,9 +162,11 @@ class Jobs:
         grown = log_bytes(self.workspace)
         if not is_due(self.settings.lake, waited_s=waited, grown_bytes=grown, new_items=self._new_items):
             return
-        self._compacted_at = time.monotonic()
+        self._compacted_at, began = time.monotonic(), time.time()
         self._new_items = False
         counts = self.compactor.run_once(datetime.now(UTC))
+        if not counts.busy:
+            self.state["covered_until"] = began
         self.state["compacted_at"] = now_text()
         self.state["compacted"] = msgspec.structs.asdict(counts)
         self.refill()
@@ -303,6 +310,7 @@ class Jobs:
         self.state[lane] = None
         took = time.monotonic() - started
         self._patience.ended(lane, tenant, took_s=took, computed_s=self._computed_s.pop(lane, 0.0))
+        self.state["starved"] = self._patience.starved
         if code == 0:
             self.state.setdefault("trained", {})[tenant] = {"at": now_text(), "took_s": round(took, 2)}
             self.write_state()
@@ -334,12 +342,13 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--share", action="store_true")
     options = parser.parse_args(arguments)
     die_with(options.parent)
-    os.nice(JOBS_NICE)
+    stand_back(keep_share=options.share)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s jobs %(levelname)s %(message)s")
     workspace = Workspace(options.workspace)
-    jobs = Jobs(workspace, read_settings(workspace))
+    jobs = Jobs(workspace, read_settings(workspace), share=options.share)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         jobs.stop()

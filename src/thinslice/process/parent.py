@@ -22,11 +22,17 @@ from pathlib import Path
 from types import FrameType
 
 from thinslice.errors import BadInput, StoreError
-from thinslice.process.bond import ONE_THREAD
+from thinslice.process.bond import ONE_THREAD, push_back
+from thinslice.process.guard import Guard
 from thinslice.settings import Settings, Workspace
 
 GRACE_S = 8.0
 """How long children may take to finish their work after SIGTERM, in seconds; then they are killed."""
+
+STARVED_GRACE_S = 1.0
+"""The same for jobs that starve, and so would take long to end by themselves."""
+
+GUARD_EVERY_S = 1.0
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -51,6 +57,7 @@ class Child:
     start_at: float = 0.0
     pause_s: float = 0.0
     restarts: int = 0
+    kill_at: float | None = None
     stderr: Path | None = None
 
     @property
@@ -124,6 +131,8 @@ class Service:
             self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, listener))
         command = [sys.executable, "-m", "thinslice.process.jobs", *common]
         self.children.append(Child("jobs", command, {**base, **ONE_THREAD}))
+        self._guard = Guard(self.workspace.run / "jobs.json", self.settings.lake.commit_every_s, time.time())
+        self._guarded_at = time.monotonic()
         self._told: list[int] = []
         self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         for child in self.children:
@@ -144,10 +153,12 @@ class Service:
         self._write()
 
     def tend(self) -> bool:
-        """Restarts what has died, after its pause; returns whether anything changed."""
-        changed = False
+        """Restarts what has died, after its pause, and guards the lake; returns whether anything changed."""
         now = time.monotonic()
+        changed = self._guard_lake(now)
         for child in self.children:
+            if child.kill_at is not None and now >= child.kill_at and child.process is not None:
+                child.process.kill()
             if child.process is not None and child.process.poll() is not None:
                 lived = now - child.started_at
                 short = lived < CALM_S
@@ -163,12 +174,28 @@ class Service:
                 child.process = None
                 changed = True
             if child.process is None and now >= child.start_at:
-                child.restarts += 1
+                child.restarts += child.kill_at is None
                 self._start(child)
                 changed = True
         if changed:
             self._write()
         return changed
+
+    def _guard_lake(self, now: float) -> bool:
+        """Gives the jobs a share, or takes it back, about once a second; returns whether it did."""
+        if now < self._guarded_at + GUARD_EVERY_S:
+            return False
+        self._guarded_at = now
+        if not self._guard.look(time.time()):
+            return False
+        for child in self.children:
+            if child.name == "jobs" and child.process is not None:
+                if self._guard.shares:
+                    child.process.terminate()
+                    child.kill_at = now + STARVED_GRACE_S
+                else:
+                    push_back(child.process.pid)
+        return True
 
     @property
     def stopping(self) -> bool:
@@ -221,6 +248,8 @@ class Service:
                 child.listener = listen(self.host, self.port, together=True)
             descriptors = [child.listener.fileno()]
             command += ["--fd", str(descriptors[0])]
+        if child.name == "jobs" and self._guard.shares:
+            command.append("--share")
         with child.stderr.open("ab") if child.stderr else open(os.devnull, "ab") as sink:  # noqa: PTH123
             child.process = subprocess.Popen(
                 command,
@@ -231,7 +260,7 @@ class Service:
                 stderr=sink if child.stderr else None,
                 process_group=0,  # its own for Ctrl-C, but of our session: between sessions Linux heeds no priority
             )
-        child.started_at = time.monotonic()
+        child.started_at, child.kill_at = time.monotonic(), None
 
     def _forget(self, pid: int) -> None:
         """Drops the gauges of a dead worker; its counters stay, so that sums never go back."""
@@ -245,6 +274,7 @@ class Service:
             "url": self.url,
             "processes": {child.name: child.pid for child in self.children},
             "restarts": {child.name: child.restarts for child in self.children},
+            "jobs_share": {"now": self._guard.shares, "times": self._guard.times},
         }
         draft = self.workspace.run / "service.draft"
         draft.write_text(json.dumps(state), encoding="utf-8")

@@ -5,6 +5,8 @@ training that ends in time leaves the next one to idle time again. (A process in
 it without privileges, therefore the next one and not the one that starves.)
 """
 
+from collections.abc import Iterable
+
 PATIENCE_S = 300.0
 """A training that took longer (seconds) has starved, when for most of that time it was not computing."""
 
@@ -15,14 +17,22 @@ STARVED_SHARE = 0.5
 class Patience:
     """Who starved, by lane and tenant.
 
+    Args:
+        starved: Who did before this process began.
+
     >>> patience = Patience()
     >>> patience.ended("training", "shop", took_s=900.0, computed_s=40.0)
     >>> patience.starves("training", "shop"), patience.starves("tuning", "shop")
     (True, False)
     """
 
-    def __init__(self) -> None:
-        self._starved: set[tuple[str, str]] = set()
+    def __init__(self, starved: Iterable[tuple[str, str]] = ()) -> None:
+        self._starved = set(starved)
+
+    @property
+    def starved(self) -> list[tuple[str, str]]:
+        """Lane and tenant of each that starved and has not ended in time since."""
+        return sorted(self._starved)
 
     def ended(self, lane: str, tenant: str, *, took_s: float, computed_s: float) -> None:
         """A training ended, by itself or not.
