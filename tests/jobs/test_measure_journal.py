@@ -10,9 +10,11 @@ import pytest
 
 from thinslice.experiments.analyze import report_json
 from thinslice.jobs import measure_journal
+from thinslice.jobs import watch as watching
 from thinslice.jobs.measure import declared, measure_in
 from thinslice.jobs.measure_journal import Journal, drop_idle, keeps_journal, parts_of
-from thinslice.metrics import DEFAULT_METRICS
+from thinslice.jobs.watch import watch, watch_rows
+from thinslice.metrics import DEFAULT_METRICS, METRICS
 from thinslice.records import Event, Experiment, ExperimentExposure, Exposure, Metric, Order, OrderLine, Variant
 from thinslice.store.lake import Lake
 from thinslice.store.schemas import to_table
@@ -102,15 +104,17 @@ class Shop:
 
 
 def from_rows(lake, experiment=EXPERIMENT, now=END, others=(BESIDE,)):
+    seen = watch_rows(lake, declared(experiment), now)
     with lake.connect(tenant="shop") as database:
-        return report_json(measure_in(database, declared(experiment), now, others=others))
+        return report_json(measure_in(database, declared(experiment), now, others=others, watched=seen))
 
 
 def from_journal(lake, experiment=EXPERIMENT, now=END, others=(BESIDE,), threads=2):
     experiment, others = declared(experiment), [declared(other) for other in others]
     with lake.connect(tenant="shop", threads=threads) as database:
         parts = parts_of(lake, experiment, others, database)
-        return report_json(measure_in(database, experiment, now, others=others, parts=parts))
+        seen = watch(database, experiment, now, parts.some)
+        return report_json(measure_in(database, experiment, now, others=others, parts=parts, watched=seen))
 
 
 @pytest.fixture
@@ -129,6 +133,41 @@ def test_rows_that_come_late_and_in_any_order_give_the_report_of_the_whole_to_th
         assert from_journal(shop.lake, now=now) == from_rows(shop.lake, now=now)
     units = msgspec.json.decode(from_rows(shop.lake))["units"]
     assert min(units.values()) > 30
+
+
+@pytest.mark.parametrize("most", [10**6, 60], ids=["everybody", "some"])
+def test_what_variants_share_is_seen_alike_in_the_journal_and_in_the_rows(shop, monkeypatch, most):
+    monkeypatch.setattr(watching, "MOST_SLATES", most)
+    rate = msgspec.structs.replace(METRICS["click_through_rate"], role="goal")
+    experiment = msgspec.structs.replace(EXPERIMENT, metrics=[rate])
+    for number in range(80):  # before the start, by control's policy
+        who = {"tenant": "shop", "visitor_id": f"b{number % 50}", "session_id": f"b{number}"}
+        at = START - timedelta(hours=4 * number + 1)
+        shop.rows.append(
+            ("exposures", Exposure(**who, recommendation_id=f"b{number}", occurred_at=at, placement="home", policy="a",
+                                   model_version="m"))
+        )  # fmt: skip
+        if number % 3:
+            shop.rows.append(
+                ("events", Event(**who, event_id=f"b{number}", name="select_item", occurred_at=at, received_at=at,
+                                 recommendation_id=f"b{number}", item_id="a"))
+            )  # fmt: skip
+    shop.rows += [row for row in shop.rows[:40] if row[0] == "exposures"]  # logged twice
+    shop.rng.shuffle(shop.rows)
+    late = END + timedelta(days=9)  # after everything, so that both draw from the same slates
+    for number in (250, len(shop.rows)):
+        shop.receive(number)
+        with shop.lake.connect(tenant="shop") as database:
+            parts = parts_of(shop.lake, experiment, (), database)
+            found = watch(database, experiment, late, parts.some)
+        with np.printoptions(floatmode="unique"):
+            assert str(found) == str(watch_rows(shop.lake, experiment, late))
+    assert (parts.some.one_in > 1) == (most == 60)
+    assert sum(day.day < 0 for day in found.daily) > 5
+    assert sum(of.mean_of("clicks") > 0 for day in found.daily if day.day < 0 for of in day.variants.values()) > 0
+    assert sum(day.day >= 0 for day in found.daily) > 5
+    assert sum(again for _, again in found.duplicates.values()) > 0
+    assert set(found.served_by) == {"device", "placement"}
 
 
 @pytest.mark.parametrize(

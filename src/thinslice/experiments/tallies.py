@@ -129,6 +129,23 @@ def moments_of(
     return Moments(tuple(columns), number, mean, cov)
 
 
+def exact_moments(
+    database: Database, table: str, columns: Sequence[str], by: Sequence[str] = ()
+) -> dict[tuple[Any, ...], dict[str, Moments]]:
+    """Moments of whole numbers per value of the columns `by` and variant, the same in whatever order rows lie.
+
+    Args:
+        database: Where the table is.
+        table: Its name; one row a unit.
+        columns: Its columns.
+        by: What to group by besides the variant.
+    """
+    found: dict[tuple[Any, ...], dict[str, Moments]] = {}
+    for (variant, *key), counts in sorted(exact_counts(database, table, quoted(columns), ["variant", *by])):
+        found.setdefault(tuple(key), {})[variant] = moments_of(columns, counts)
+    return dict(sorted(found.items()))
+
+
 def with_constant(of: Moments, name: str, value: float) -> Moments:
     """Moments with one more column that has the same value in every row."""
     size = len(of.names)

@@ -1,9 +1,7 @@
 """The goal day by day, before the start and after it, from the lake: for the checks of what variants share."""
 
-import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 
@@ -11,19 +9,16 @@ from thinslice.experiments.counting import PERIODS_TABLE, UNITS
 from thinslice.experiments.evidence import Daily, column_of
 from thinslice.experiments.interactions import goal_of
 from thinslice.experiments.lineage import POOLED_LEAF
+from thinslice.experiments.tallies import exact_moments
 from thinslice.metrics import acts_sql, units_sql
 from thinslice.metrics.statistics import Database, moments_by, rows_of
-from thinslice.metrics.unit_table import UNIT_KEYS, VECTOR, identifier, text
+from thinslice.metrics.unit_table import UNIT_KEYS, VECTOR, event_key, identifier, text
 from thinslice.records import Experiment, Metric
-from thinslice.stats import Moments
 
 DAY_S = 86_400
 
 DAYS_BEFORE = 14
 """So many days before the start control's level is compared with that after it."""
-
-MOST_SLATES = 2_000_000
-"""About so many slates are looked at: of a larger experiment some units, drawn by their ids' hash, stand for all."""
 
 OF_SLATES = frozenset({"clicks", "impressions", "exposures"})
 """Columns that belong to a slate, and so mean the same before the start, when nobody was in the experiment."""
@@ -33,35 +28,22 @@ DAILY_UNITS, DAILY_DEEDS = "daily_units", "daily_deeds"
 on which it did something (unit_id, key, variant, pooled, day, exposures, the goal's columns)."""
 
 
-class Counted(NamedTuple):
-    """What was counted.
-
-    Attributes:
-        days: The goal day by day.
-        sampled: Whether only some of the units were looked at.
-    """
-
-    days: list[Daily]
-    sampled: bool
-
-
-def count_days(database: Database, experiment: Experiment, until: datetime, vector: str = VECTOR) -> Counted:
+def count_days(database: Database, experiment: Experiment, until: datetime, vector: str = VECTOR) -> list[Daily]:
     """The goal by days of the calendar, of the units that were served on each, and the treatments' share of traffic.
 
     Makes the tables `daily_units` and `daily_deeds`. Nothing where there is no start or the goal is a quantile.
 
     Args:
-        database: With the views `exposure_variants`, `exposures`, `events` and `orders`.
+        database: With the views `exposure_variants`, `events`, `orders` and `slates_before`.
         experiment: A started one.
         until: Only what happened before.
         vector: The probabilities of an exposure as text, in SQL.
     """
     goal = goal_of(experiment)
     if goal is None or goal.quantile is not None or experiment.started_at is None or experiment.unit == "block":
-        return Counted([], False)
+        return []
     start = experiment.started_at.timestamp()
     everybody = msgspec.structs.replace(experiment, pooled_share=0.0)
-    each = _one_in(database, experiment, until)
     marked = (
         f"unit_id IN (SELECT unit_id FROM exposure_variants WHERE tenant = {text(experiment.tenant)} AND experiment = "
         f"{text(experiment.name)} AND context_leaf = {text(POOLED_LEAF)})"
@@ -70,7 +52,7 @@ def count_days(database: Database, experiment: Experiment, until: datetime, vect
         f"CREATE OR REPLACE TEMP TABLE {DAILY_UNITS} AS SELECT *, "
         f"CAST(floor((epoch(first_exposure) - {start!r}) / {DAY_S}) AS INTEGER) AS entry, "
         f"{marked if experiment.pooled_share else 'false'} AS pooled FROM ({units_sql(everybody, until, vector)}) "
-        f"WHERE NOT mixed AND NOT is_bot AND hash(unit_id) % {each} = 0"
+        "WHERE NOT mixed AND NOT is_bot"
     )
     raw = list(dict.fromkeys(["exposures", goal.numerator, *([goal.denominator] if goal.denominator else [])]))
     deeds = acts_sql(everybody, until, units=DAILY_UNITS, columns=raw)
@@ -83,17 +65,17 @@ def count_days(database: Database, experiment: Experiment, until: datetime, vect
     columns = _named(goal)
     shown = ", ".join(f"sum({identifier(raw)}) AS {identifier(name)}" for name, raw in columns.items())
     unit = "key" if experiment.unit == "cluster" else "unit_id"
-    rows = (
-        f"(SELECT variant, pooled, day, {shown} FROM {DAILY_DEEDS} WHERE exposures > 0 "
-        f"GROUP BY {unit}, variant, pooled, day)"
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE daily_rows AS SELECT variant, pooled, day, {shown} FROM {DAILY_DEEDS} "
+        f"WHERE exposures > 0 GROUP BY {unit}, variant, pooled, day"
     )
-    counted = moments_by(database, rows, list(columns), ("day", "pooled"))
+    counted = exact_moments(database, "daily_rows", list(columns), ("day", "pooled"))
     days = sorted({key[0] for key in counted})
     found = [
         Daily(int(day), counted.get((day, False), {}), _share(experiment, int(day)), counted.get((day, True), {}))
         for day in days
     ]
-    return Counted([*_before(database, experiment, goal, each), *found], each > 1)
+    return [*_before(database, experiment, goal), *found]
 
 
 def days_of_file(database: Database, experiment: Experiment, shares: str = "NULL") -> list[Daily]:
@@ -120,16 +102,6 @@ def days_of_file(database: Database, experiment: Experiment, shares: str = "NULL
     return [Daily(int(str(key[0])), of, share.get(key[0])) for key, of in found.items()]
 
 
-def _one_in(database: Database, experiment: Experiment, until: datetime) -> int:
-    """One in so many units is looked at."""
-    rows = rows_of(
-        database,
-        f"SELECT count(*) AS n FROM exposure_variants WHERE tenant = {text(experiment.tenant)} AND experiment = "
-        f"{text(experiment.name)} AND occurred_at < TIMESTAMPTZ {text(until.isoformat())}",
-    )
-    return max(1, math.ceil(int(rows[0]["n"]) / MOST_SLATES))
-
-
 def _named(goal: Metric) -> dict[str, str]:
     """The goal's columns, by what they are made of; a cap is one of a unit's total, so days go without it."""
     columns = {column_of(goal): goal.numerator}
@@ -151,33 +123,49 @@ def _share(experiment: Experiment, day: int) -> float | None:
     return coverage * (1.0 - weights.get(experiment.control_name, 0.0))
 
 
-def _before(database: Database, experiment: Experiment, goal: Metric, each: int) -> Sequence[Daily]:
-    """Control's policy on the days before the start, where it served the same placement; only for goals of slates."""
-    start = experiment.started_at
+def before_sql(experiment: Experiment, exposures: str = "exposures") -> str | None:
+    """Slates of control's policy in the days before the start, where it served the same placement.
+
+    Args:
+        experiment: Whose control.
+        exposures: The view of all slates.
+
+    Returns:
+        SQL: unit_id, recommendation_id, occurred_at. None where the goal is none of slates.
+    """
+    start, goal, unit = experiment.started_at, goal_of(experiment), UNIT_KEYS.get(experiment.unit)
+    if start is None or goal is None or unit is None or goal.denominator is None:
+        return None
+    if not {goal.numerator, goal.denominator} <= OF_SLATES:
+        return None
     policy = next(each.policy for each in experiment.variants if each.name == experiment.control_name)
-    asked = {goal.numerator, goal.denominator} - {None}
-    unit = UNIT_KEYS.get(experiment.unit)
-    if start is None or unit is None or not asked <= OF_SLATES or goal.denominator is None:
-        return []
     place = "" if experiment.placement == "*" else f" AND placement = {text(experiment.placement)}"
-    slates = (
-        f"SELECT {unit} AS unit_id, recommendation_id, "
-        f"CAST(floor((epoch(occurred_at) - {start.timestamp()!r}) / {DAY_S}) AS INTEGER) AS day FROM exposures "
+    return (
+        f"SELECT {unit} AS unit_id, recommendation_id, occurred_at FROM {exposures} "
         f"WHERE tenant = {text(experiment.tenant)} AND policy = {text(policy)} AND NOT shadow AND NOT is_bot{place} "
-        f"AND {unit} IS NOT NULL AND hash({unit}) % {each} = 0 AND occurred_at < TIMESTAMPTZ {text(start.isoformat())} "
+        f"AND {unit} IS NOT NULL AND occurred_at < TIMESTAMPTZ {text(start.isoformat())} "
         f"AND occurred_at >= TIMESTAMPTZ {text((start - timedelta(days=DAYS_BEFORE)).isoformat())}"
     )
+
+
+def _before(database: Database, experiment: Experiment, goal: Metric) -> Sequence[Daily]:
+    """Control's policy on the days before the start; only for goals of slates."""
+    if before_sql(experiment) is None or experiment.started_at is None:
+        return []
+    key, tenant = event_key(experiment), text(experiment.tenant)
+    day = f"CAST(floor((epoch(occurred_at) - {experiment.started_at.timestamp()!r}) / {DAY_S}) AS INTEGER)"
     answers = (
-        "SELECT recommendation_id, count(*) FILTER (WHERE name = 'select_item') AS clicks, "
-        "count(*) FILTER (WHERE name = 'view_item_list') AS impressions FROM events "
-        f"WHERE tenant = {text(experiment.tenant)} AND NOT is_bot AND NOT duplicate AND recommendation_id IS NOT NULL "
-        "AND name IN ('select_item', 'view_item_list') GROUP BY recommendation_id"
+        f"SELECT {key} AS unit_id, recommendation_id, count(*) FILTER (WHERE name = 'select_item') AS clicks, "
+        f"count(*) FILTER (WHERE name = 'view_item_list') AS impressions FROM events WHERE tenant = {tenant} "
+        "AND NOT is_bot AND NOT duplicate AND recommendation_id IS NOT NULL "
+        f"AND name IN ('select_item', 'view_item_list') GROUP BY {key}, recommendation_id"
     )
     values = {"exposures": "count(*)"} | {name: f"sum(coalesce({name}, 0))" for name in ("clicks", "impressions")}
     shown = ", ".join(f"{values[raw]} AS {identifier(name)}" for name, raw in _named(goal).items())
-    rows = (
-        f"(SELECT {text(experiment.control_name)} AS variant, day, {shown} FROM ({slates}) LEFT JOIN ({answers}) "
-        "USING (recommendation_id) GROUP BY unit_id, day)"
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE daily_before AS SELECT {text(experiment.control_name)} AS variant, day, {shown} "
+        f"FROM (SELECT unit_id, recommendation_id, {day} AS day FROM slates_before) "
+        f"LEFT JOIN ({answers}) USING (unit_id, recommendation_id) GROUP BY unit_id, day"
     )
-    found: dict[tuple[object, ...], dict[str, Moments]] = moments_by(database, rows, list(_named(goal)), ("day",))
-    return [Daily(int(str(key[0])), of, 0.0) for key, of in found.items()]
+    found = exact_moments(database, "daily_before", list(_named(goal)), ("day",))
+    return [Daily(int(key[0]), of, 0.0) for key, of in found.items()]

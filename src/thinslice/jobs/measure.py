@@ -23,7 +23,7 @@ from thinslice.jobs.measure_journal import drop_idle, keeps_journal, parts_of
 from thinslice.jobs.measure_parts import PERIODS, TILT, Parts, count_parts, goal_columns
 from thinslice.jobs.measure_tables import make_tables
 from thinslice.jobs.provenance import contamination_of, explorers_of
-from thinslice.jobs.watch import NOTHING, Watched, watch
+from thinslice.jobs.watch import NOTHING, Watched, watch, watch_rows
 from thinslice.metrics import DEFAULT_METRICS
 from thinslice.metrics.statistics import Database
 from thinslice.records import Check, Experiment, Report
@@ -71,7 +71,7 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime, *, thre
 
     Where units are visitors, users or sessions the effects read only what is new of the lake, and the journal of the
     experiment (`thinslice.jobs.measure_journal`) for the rest; they are the same, to the last digit, on any number of
-    threads. The checks of what variants share (`thinslice.jobs.watch`) read the lake once more, up to its `MOST_ROWS`.
+    threads. So are the checks of what variants share (`thinslice.jobs.watch`); neighbors are looked up in the lake.
 
     The first report after the end records its decision in the table `decisions`; later ones show that decision.
 
@@ -91,9 +91,13 @@ def measure(workspace: Workspace, tenant: str, name: str, now: datetime, *, thre
     try:
         parts = parts_of(lake, experiment, meet, database) if journaled else WHOLE
         until = now if experiment.stopped_at is None else min(now, experiment.stopped_at)
+        if parts.some is None:
+            watched = watch_rows(lake, experiment, until)
+        else:
+            watched = watch(database, experiment, until, parts.some)
         found = measure_in(
             database, experiment, now, contamination=lessons, explorers=explorers, others=meet, parts=parts,
-            watched=watch(lake, experiment, until),
+            watched=watched,
         )  # fmt: skip
     finally:
         database.close()

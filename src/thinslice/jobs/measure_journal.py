@@ -19,7 +19,9 @@ import duckdb
 import msgspec
 
 from thinslice.experiments.evidence import raw_columns
+from thinslice.jobs.daily import DAYS_BEFORE, before_sql
 from thinslice.jobs.measure_parts import Parts
+from thinslice.jobs.watch import Some, hashed, one_in, some_units
 from thinslice.metrics.columns import UNIT_COLUMNS
 from thinslice.metrics.unit_table import UNIT_KEYS, VECTOR, identifier, segment_sql, served_sql, text
 from thinslice.records import Experiment
@@ -29,7 +31,7 @@ from thinslice.store.log import sync_directory
 from thinslice.store.schemas import TABLES, arrow_schema, sql_type
 from thinslice.store.views import EXPOSURE_VARIANTS, files_sql
 
-FORMAT = 2
+FORMAT = 3
 """Grows whenever journals are written in another way; older ones are made again."""
 
 CHUNK_ROWS = 8_000_000
@@ -107,7 +109,9 @@ class Journal:
         self._folder = lake.root / ".journals" / experiment.tenant / experiment.name
         self._key = UNIT_KEYS[experiment.unit]
         self._sessions = "sessions" in raw_columns(experiment)
-        self._since = experiment.started_at - timedelta(days=experiment.covariate_days or 0.0)
+        self._before = before_sql(experiment)
+        days = max(experiment.covariate_days or 0.0, 0.0 if self._before is None else float(DAYS_BEFORE))
+        self._since = experiment.started_at - timedelta(days=days)
 
     def update(self, database: duckdb.DuckDBPyConnection) -> State:
         """Brings in what is new in the lake, and joins small chunks; one process at a time.
@@ -138,6 +142,8 @@ class Journal:
         if news is None:
             news = self._lake.changed_files(table, None, until)
             state.chunks[table] = []
+            if table == "exposures":
+                state.chunks["before"] = []
         written = [self._write(database, state, table, files) for files in _grouped(database, news)]
         state.chunks[table] = state.chunks.get(table, []) + [chunk for chunk in written if chunk is not None]
         state.versions[table] = until
@@ -160,6 +166,13 @@ class Journal:
         chunk = self._copy(database, state, sql)
         if table == "exposures" and chunk is not None:
             self._learn_contexts(database, state, chunk)
+        if table == "exposures" and self._before is not None:
+            before = self._copy(
+                database, state,
+                f"SELECT hash(unit_id) AS unit, occurred_at, hash(recommendation_id) AS slate FROM ({self._before}) "
+                "ORDER BY unit",
+            )  # fmt: skip
+            state.chunks["before"] += [] if before is None else [before]
         return chunk
 
     def _slates_sql(self) -> str:
@@ -182,9 +195,9 @@ class Journal:
         kinds = "" if self._sessions else f" AND name IN ({names})"
         session = ""
         if self._sessions and self._key != "session_id":
-            session = f", {_hashed('session_id')} AS session"
+            session = f", {hashed('session_id')} AS session"
         return (
-            f"SELECT hash({self._key}) AS unit, occurred_at, name, {_hashed('recommendation_id')} AS slate, is_bot, "
+            f"SELECT hash({self._key}) AS unit, occurred_at, name, {hashed('recommendation_id')} AS slate, is_bot, "
             f"duplicate{session} FROM events WHERE tenant = {text(self._experiment.tenant)} "
             f"AND {self._key} IS NOT NULL AND occurred_at >= TIMESTAMPTZ {text(self._since.isoformat())}{kinds} "
             "ORDER BY unit"
@@ -269,7 +282,7 @@ class Journal:
         of = self._experiment
         known: list[Any] = [
             FORMAT, duckdb.__version__, of.tenant, of.name, of.unit, of.started_at, of.covariate_days, of.segments,
-            self._sessions,
+            self._sessions, self._before,
         ]  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(known)).hexdigest()
 
@@ -337,10 +350,18 @@ class Journal:
             f"slate AS recommendation_id, is_bot, duplicate FROM {source} WHERE {where}"
         )
 
+    def before(self, state: State, where: str) -> str:
+        """Its slates before the start as rows of `slates_before`, in SQL."""
+        chunks = state.chunks.get("before", [])
+        source = self._files(chunks) if chunks else (
+            "(SELECT NULL::UBIGINT AS unit, NULL::TIMESTAMPTZ AS occurred_at, NULL::UBIGINT AS slate WHERE false)"
+        )  # fmt: skip
+        return f"SELECT unit AS unit_id, slate AS recommendation_id, occurred_at FROM {source} WHERE {where}"
+
     def orders(self) -> str:
         """The tenant's orders by unit, in SQL over the lake's view: they are few, and a later one replaces an older."""
         return (
-            f"SELECT hash({self._key}) AS unit, occurred_at, total_minor, {_hashed('session_id')} AS session "
+            f"SELECT hash({self._key}) AS unit, occurred_at, total_minor, {hashed('session_id')} AS session "
             f"FROM orders WHERE tenant = {text(self._experiment.tenant)} AND {self._key} IS NOT NULL "
             f"AND occurred_at >= TIMESTAMPTZ {text(self._since.isoformat())}"
         )
@@ -396,7 +417,14 @@ def parts_of(
                 f"CREATE OR REPLACE TEMP VIEW orders AS {journal.orders_of(where)}",
             ]
         )
-    return Parts(shows, "propensities")
+    each = one_in(rows)
+    where = some_units("unit", each)
+    views = {
+        "exposure_variants": journal.slates(state, where), "events": journal.acts(state, where),
+        "orders": journal.orders_of(where), "slates_before": journal.before(state, where),
+    }  # fmt: skip
+    some = [f"CREATE OR REPLACE TEMP VIEW {view} AS {sql}" for view, sql in views.items()]
+    return Parts(shows, "propensities", Some(some, each, "propensities"))
 
 
 def drop_idle(lake: Lake, now: datetime) -> None:
@@ -409,11 +437,6 @@ def drop_idle(lake: Lake, now: datetime) -> None:
     for path in (lake.root / ".journals").glob("*/*/journal.json"):
         if now.timestamp() - path.stat().st_mtime > IDLE.total_seconds():
             shutil.rmtree(path.parent)
-
-
-def _hashed(column: str) -> str:
-    """A hash where there is something: that of nothing is a number, too."""
-    return f"CASE WHEN {column} IS NULL THEN NULL ELSE hash({column}) END"
 
 
 def _grouped(database: duckdb.DuckDBPyConnection, files: Sequence[str]) -> list[list[str]]:

@@ -13,6 +13,7 @@ from thinslice.errors import BadInput
 from thinslice.experiments.evidence import capped_columns, metric_columns, raw_columns
 from thinslice.experiments.tallies import Column, Tally, exact_counts, quantile_of_counts, quoted
 from thinslice.jobs.interactions import count_meeting
+from thinslice.jobs.watch import Some
 from thinslice.metrics import acts_sql, past_sql, sightings_sql, units_sql
 from thinslice.metrics.statistics import Database, rows_of
 from thinslice.metrics.unit_table import ORDER_COLUMNS, PAST_COLUMNS, VECTOR, identifier, kept_sql, text
@@ -35,10 +36,12 @@ class Parts(NamedTuple):
         shows: For each part the statements after which the views `exposure_variants`, `events` and `orders` hold it,
             which is all rows of some of the units.
         vector: The logged probabilities of an exposure as text, in SQL.
+        some: How the checks of what variants share look at some of the units.
     """
 
     shows: Sequence[Sequence[str]] = ((),)
     vector: str = VECTOR
+    some: Some | None = None
 
 
 class Counted(NamedTuple):

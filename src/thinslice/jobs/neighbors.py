@@ -12,6 +12,7 @@ from thinslice.jobs.graphs import GRAPH_DAYS
 from thinslice.metrics.statistics import Database, rows_of
 from thinslice.metrics.unit_table import UNIT_KEYS, identifier, text
 from thinslice.records import Experiment
+from thinslice.store.views import ROWS
 
 LARGEST_GROUP = 200
 """In larger groups everybody has the same share of treated neighbors, so they tell nothing."""
@@ -28,7 +29,7 @@ def spillovers(database: Database, experiment: Experiment) -> list[Spillover]:
     shares a stock), and the ties of people. Who bought is no neighbor of who bought: that is a result.
 
     Args:
-        database: After `thinslice.jobs.daily.count_days` has looked at every unit.
+        database: After `thinslice.jobs.daily.count_days` has looked at every unit, by the hash of its id.
         experiment: Its units are visitors, users or sessions.
     """
     if experiment.unit not in UNIT_KEYS or goal_of(experiment) is None:
@@ -53,8 +54,9 @@ def _by_group(
     assert goal is not None
     ties = (
         f"SELECT DISTINCT u.unit_id AS unit_id, u.treated AS treated, concat_ws('~', {group}, u.entry) AS place "
-        f"FROM (SELECT {key} AS unit_id, item_id, occurred_at FROM events WHERE tenant = {text(experiment.tenant)} AND "
-        "item_id IS NOT NULL AND NOT is_bot AND NOT duplicate AND name IN ('view_item', 'add_to_cart', 'purchase')) "
+        f"FROM (SELECT hash({key}) AS unit_id, item_id, occurred_at FROM {ROWS}.events "
+        f"WHERE tenant = {text(experiment.tenant)} AND {key} IS NOT NULL AND item_id IS NOT NULL AND NOT is_bot "
+        "AND NOT duplicate AND name IN ('view_item', 'add_to_cart', 'purchase')) "
         f"AS e JOIN ({_sides(experiment)}) AS u ON e.unit_id = u.unit_id AND e.occurred_at <= u.first_exposure "
         f"AND e.occurred_at > u.first_exposure - INTERVAL {GRAPH_DAYS} DAY {join}"
     )
@@ -85,11 +87,12 @@ def _by_ties(database: Database, experiment: Experiment) -> Spillover | None:
         "GROUP BY u.unit_id ORDER BY u.unit_id"
     ).fetchnumpy()
     code = {name: at for at, name in enumerate(np.asarray(units["unit_id"]).tolist())}
-    tied = f"SELECT from_id AS a, to_id AS b FROM edges WHERE tenant = {text(experiment.tenant)} AND kind <> 'block'"
+    tenant = text(experiment.tenant)
+    tied = f"SELECT hash(from_id) AS a, hash(to_id) AS b FROM edges WHERE tenant = {tenant} AND kind <> 'block'"
     shared = (
-        f"SELECT user_id AS a, target_id AS b FROM events WHERE tenant = {text(experiment.tenant)} AND name IN "
-        "('share', 'follow', 'connect') AND user_id IS NOT NULL AND target_id IS NOT NULL AND occurred_at <= "
-        f"(SELECT min(first_exposure) FROM {DAILY_UNITS})"
+        f"SELECT hash(user_id) AS a, hash(target_id) AS b FROM {ROWS}.events WHERE tenant = {tenant} "
+        "AND name IN ('share', 'follow', 'connect') AND user_id IS NOT NULL AND target_id IS NOT NULL "
+        f"AND occurred_at <= (SELECT min(first_exposure) FROM {DAILY_UNITS})"
     )
     pairs = rows_of(
         database,

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import duckdb
 
-EXPOSURE_VARIANTS = """
-CREATE VIEW exposure_variants AS
+ROWS = "memory.main"
+"""Where the lake's own views are found when temporary ones of the same names cover them."""
+
+EXPOSURES_BY_EXPERIMENT = """
 SELECT recommendation_id, tenant, occurred_at, visitor_id, session_id, user_id, placement, policy, model_version,
        e.experiment AS experiment, e.variant AS variant, e.unit AS unit, e.unit_id AS unit_id,
        e.allocation_version AS allocation_version, e.propensities AS propensities, e.context_leaf AS context_leaf,
        is_bot, shadow, consent, segments
-FROM (SELECT *, unnest(experiments) AS e FROM exposures)
+FROM (SELECT *, unnest(experiments) AS e FROM {exposures})
 """
+EXPOSURE_VARIANTS = f"CREATE VIEW exposure_variants AS {EXPOSURES_BY_EXPERIMENT.format(exposures='exposures')}"
 
 ASSIGNMENTS = """
 CREATE OR REPLACE VIEW assignments AS
