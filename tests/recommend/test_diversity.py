@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from thinslice.recommend import Candidates
+from thinslice.recommend import Candidates, diversity
 from thinslice.recommend.arrangement import arranger
 from thinslice.recommend.diversity import calibrated, distance, likeness_of, mix_of, mmr, relevance_of, spread
 from thinslice.records import Item
@@ -90,6 +90,35 @@ def test_items_are_alike_by_what_their_records_share_and_by_vectors_where_all_ha
 def test_vectors_of_changing_length_or_without_numbers_are_passed_over(other):
     pair = [item("a", brand="x", vectors={"look": [1.0, 0.0]}), item("b", brand="x", vectors={"look": other})]
     assert likeness_of(pair)[0, 1] == pytest.approx(1)
+
+
+def test_a_slate_reads_no_record_again_that_stayed_as_it_was(monkeypatch):
+    read = []
+    for name in ("traits", "unit"):
+        plain = getattr(diversity, name)
+        monkeypatch.setattr(diversity, name, lambda each, plain=plain: read.append(each) or plain(each))
+    known = diversity.Traits()
+    items = [item(str(n), brand=f"b{n % 3}") for n in range(60)]
+    first = likeness_of(items, known)
+    assert len(read) == 60
+    assert np.array_equal(likeness_of(items, known), first)
+    assert len(read) == 60
+    likeness_of([item("0", brand="other"), *items[1:]], known)
+    assert len(read) == 61
+    read.clear()
+    pictured = [item(str(n), vectors={"look": [1.0, float(n)]}) for n in range(60)]
+    for _ in range(3):
+        likeness_of(pictured, known)
+    assert len(read) == 60
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=4), min_size=1, max_size=12))
+def test_likeness_is_the_cosine_of_what_records_share(brands):
+    alike = likeness_of([item(str(n), categories=each) for n, each in enumerate(brands)])
+    for n, one in enumerate(map(set, brands)):
+        for m, other in enumerate(map(set, brands)):
+            expected = 1.0 if n == m else len(one & other) / max(np.sqrt(len(one) * len(other)), 1.0)
+            assert alike[n, m] == pytest.approx(expected, abs=1e-6)
 
 
 def test_turning_the_dial_makes_slates_more_unlike():

@@ -14,7 +14,7 @@ from thinslice.settings import Policy
 NEWCOMER = "newcomer"
 """The source of candidates that are there because hardly anything is known of them."""
 
-Likeness = Callable[[Sequence[str]], NDArray[np.float64]]
+Likeness = Callable[[Sequence[str]], NDArray[np.floating]]
 """From item ids to how alike they are, shape (items, items)."""
 
 Mix = Callable[[Sequence[str]], tuple[NDArray[np.float64], NDArray[np.float64]]]

@@ -7,6 +7,7 @@ RecSys 2018): each place goes to the candidate with which (1 - dial) × relevanc
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ ALPHA = 0.01
 """So much of the wanted mix is added to that of the slate, lest a category that is missing count without end."""
 
 
-def mmr(relevance: NDArray[np.float64], likeness: NDArray[np.float64], k: int, dial: float) -> list[int]:
+def mmr(relevance: NDArray[np.float64], likeness: NDArray[np.floating], k: int, dial: float) -> list[int]:
     """The places of the `k` candidates to show, the first place first, in k × n steps.
 
     Args:
@@ -148,25 +149,35 @@ def mix_of(
 
 
 class Traits:
-    """The traits of items as numbers, remembered for as long as an item stays the same object."""
+    """The traits and vectors of items as numbers, remembered for as long as an item stays the same object.
+
+    Without this each slate would read the records of all its candidates anew, which costs more than ordering them.
+    """
 
     def __init__(self) -> None:
         self._number: dict[tuple[str, str], int] = {}
-        self._known: dict[str, tuple[Item, NDArray[np.int64]]] = {}
+        self._known: dict[str, tuple[Item, list[int]]] = {}
+        self._units: dict[tuple[str, str], tuple[Item, NDArray[np.float32] | None]] = {}
 
-    def of(self, item: Item) -> NDArray[np.int64]:
+    def of(self, item: Item) -> list[int]:
         """The numbers of one item's traits."""
         known = self._known.get(item.item_id)
         if known is not None and known[0] is item:
             return known[1]
-        numbers = np.array(
-            [self._number.setdefault(each, len(self._number)) for each in sorted(traits(item))], np.int64
-        )
+        number = self._number.setdefault
+        numbers = [number(each, len(self._number)) for each in traits(item)]
         self._known[item.item_id] = (item, numbers)
         return numbers
 
+    def unit(self, item: Item, name: str) -> NDArray[np.float32] | None:
+        """One item's vector of some name, of length 1 or 0; None where it has none of finite numbers."""
+        known = self._units.get((item.item_id, name))
+        if known is None or known[0] is not item:
+            known = self._units[item.item_id, name] = (item, unit(item.vectors.get(name, ())))
+        return known[1]
 
-def likeness_of(items: Sequence[Item | None], known: Traits | None = None) -> NDArray[np.float64]:
+
+def likeness_of(items: Sequence[Item | None], known: Traits | None = None) -> NDArray[np.float32]:
     """How alike items are, 0..1: the cosine of the vectors that the shop supplies, else of what their records share.
 
     Vectors count when every item has one of the same name and length with finite numbers; else categories, kind, brand,
@@ -174,49 +185,60 @@ def likeness_of(items: Sequence[Item | None], known: Traits | None = None) -> ND
 
     Args:
         items: None for an item that the catalog does not know.
-        known: Remembers traits from one call to the next.
+        known: Remembers traits and vectors from one call to the next.
 
     Returns:
         Shape (items, items), symmetric, 1 on the diagonal.
     """
-    rows = vectors_of(items)
+    memory = known or Traits()
+    rows = vectors_of(items, memory)
     if rows is None:
-        rows = traits_of(items, known or Traits())
-    length = np.sqrt((rows * rows).sum(axis=1))
-    rows = rows / np.where(length > 0, length, 1.0)[:, None]
+        rows = traits_of(items, memory)
     alike = np.clip(rows @ rows.T, 0.0, 1.0)
     np.fill_diagonal(alike, 1.0)
     return alike
 
 
-def vectors_of(items: Sequence[Item | None]) -> NDArray[np.float64] | None:
-    """The vectors of all items, shape (items, length), under the first name that all have; None without one."""
+def unit(vector: Sequence[float]) -> NDArray[np.float32] | None:
+    """A vector made as long as 1, or as it is where all of it is 0; None for an empty one or one that is not finite."""
+    values = np.array(vector, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    values /= max(float(np.abs(values).max()), 1e-300)
+    return (values / max(float(np.linalg.norm(values)), 1.0)).astype(np.float32)
+
+
+def vectors_of(items: Sequence[Item | None], known: Traits) -> NDArray[np.float32] | None:
+    """The vectors of all items, each of length 1, under the first name that all have, (items, length); or None."""
     first = items[0] if items else None
-    for name, vector in first.vectors.items() if first is not None else ():
-        rows = [None if item is None else item.vectors.get(name) for item in items]
-        if vector and all(row is not None and len(row) == len(vector) for row in rows):
-            found = np.array(rows, dtype=np.float64)
-            if np.isfinite(found).all():
-                return found
+    for name in first.vectors if first is not None else ():
+        rows = [each for item in items if item is not None and (each := known.unit(item, name)) is not None]
+        if len(rows) == len(items) and len({len(row) for row in rows}) == 1:
+            return np.stack(rows)
     return None
 
 
-def traits_of(items: Sequence[Item | None], known: Traits) -> NDArray[np.float64]:
-    """Which item has which trait: shape (items, traits), 0 or 1."""
-    numbers = [_NONE if item is None else known.of(item) for item in items]
-    distinct, column = np.unique(np.concatenate([_NONE, *numbers]), return_inverse=True)
-    found = np.zeros((len(items), max(len(distinct), 1)))
-    found[np.repeat(np.arange(len(items)), [len(each) for each in numbers]), column] = 1.0
+def traits_of(items: Sequence[Item | None], known: Traits) -> NDArray[np.float32]:
+    """Which item has which of the traits that several have, by its number of traits: shape (items, traits)."""
+    numbers = [[] if item is None else known.of(item) for item in items]
+    sizes = np.array([len(each) for each in numbers])
+    flat = np.array(list(chain.from_iterable(numbers)), dtype=np.int64)
+    _, column, times = np.unique(flat, return_inverse=True, return_counts=True)
+    place = np.cumsum(times > 1) - 1
+    shared = times[column] > 1
+    row = np.repeat(np.arange(len(items)), sizes)[shared]
+    found = np.zeros((len(items), int((times > 1).sum())), np.float32)
+    found[row, place[column[shared]]] = 1.0 / np.sqrt(sizes[row])
     return found
 
 
-def traits(item: Item) -> set[tuple[str, str]]:
-    """What an item may share with another."""
-    single = {"kind": item.kind, "brand": item.brand, "creator": item.creator_id, "group": item.group_id}
-    found = {("category", each) for each in item.categories}
-    found.update((name, value) for name, value in single.items() if value)
-    found.update((f"attribute {name}", str(value)) for name, value in item.attributes.items() if _is_plain(value))
-    return found
+def traits(item: Item) -> list[tuple[str, str]]:
+    """What an item may share with another, each once."""
+    found = [("category", each) for each in item.categories]
+    single = (("kind", item.kind), ("brand", item.brand), ("creator", item.creator_id), ("group", item.group_id))
+    found += [(name, value) for name, value in single if value]
+    found += [(f"attribute {name}", str(value)) for name, value in item.attributes.items() if _is_plain(value)]
+    return list(dict.fromkeys(found))
 
 
 def spread(item_ids: Sequence[str], items: Mapping[str, Item]) -> float:
@@ -226,9 +248,6 @@ def spread(item_ids: Sequence[str], items: Mapping[str, Item]) -> float:
     alike = likeness_of([items.get(each) for each in item_ids])
     n = len(item_ids)
     return float(1.0 - (alike.sum() - n) / (n * (n - 1)))
-
-
-_NONE = np.empty(0, dtype=np.int64)
 
 
 def _is_plain(value: object) -> bool:
