@@ -1,6 +1,7 @@
 import io
 import json
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import numpy as np
@@ -143,7 +144,8 @@ def csv(tmp_path):
     rng = np.random.default_rng(0)
     table = pa.table({
         "user": range(2_000), "arm": ["control", "new"] * 1_000, "money": rng.exponential(10, 2_000),
-        "clicks": rng.poisson(2, 2_000), "views": rng.poisson(20, 2_000) + 1,
+        "clicks": rng.poisson(2, 2_000), "views": rng.poisson(20, 2_000) + 1, "shelf": ["a", "a", "b", "b"] * 500,
+        "day": [date(2026, 3, 1 + n % 4) for n in range(2_000)], "empty": [None] * 2_000,
     })  # fmt: skip
     path = tmp_path / "units.csv"
     duckdb.from_arrow(table).write_csv(str(path))
@@ -165,6 +167,39 @@ def test_analyze_prints_the_contract_as_json(run, csv):
     }  # fmt: skip
     assert [(row["name"], row["role"]) for row in got["metrics"]] == [("money", "goal"), ("ctr", "guardrail")]
     assert got["metrics"][1]["reading"] == "not_worse"
+
+
+def test_analyze_writes_a_page_and_prints_segments(run, csv, tmp_path):
+    page = tmp_path / "report.html"
+    said = run("experiment", "analyze", csv, *ASK, "--segment", "shelf", "--day", "day", "--html", str(page))
+    assert re.search(r"shelf a +50 % .* \[.*\] +cannot say", said)
+    assert "money of new by segment" in said
+    html = page.read_text()
+    for words in (
+        "from a file, randomized by unit",
+        "1 Mar 2026",
+        "4 Mar 2026",
+        "Shelf: a",
+        '<p class="note">units</p>',
+    ):
+        assert words in html
+    assert "learns from" not in html
+    gone = str(tmp_path / "absent" / "report.html")
+    assert "cannot be written: No such file" in run("experiment", "analyze", csv, *ASK, "--html", gone, code=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--segment", "empty"), "values that are empty, the first in data row 1. Write a word such as unknown"),
+        (("--covariate", "empty"), "column 'empty' of units.csv is empty in every row."),
+        (("--covariate", "shelf"), "holds text, where numbers are needed. Decimals stand behind a point"),
+        (("--covariate", "day"), "holds dates, where numbers are needed."),
+    ],
+    ids=["segment", "empty", "text", "dates"],
+)
+def test_a_column_that_cannot_be_used_is_refused_in_words_that_need_no_database(run, csv, option, words):
+    assert words in run("experiment", "analyze", csv, *ASK, *option, code=2)
 
 
 def test_analyze_refuses_with_exit_code_two(run, csv):

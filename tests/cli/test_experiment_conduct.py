@@ -72,9 +72,30 @@ def test_a_backtest_comes_after_the_decision(run, tmp_path):
     run("experiment", "start", str(tmp_path / "ranker.toml"))
     assert "still runs" in run("experiment", "backtest", "ranker", code=2)
     run("experiment", "stop", "ranker")
-    assert "ranker-backtest runs until" in run("experiment", "backtest", "ranker", "--share", "0.1")
+    assert "nothing was decided of 'ranker' yet" in run("experiment", "backtest", "ranker", code=2)
+    said = run("experiment", "backtest", "ranker", "--share", "0.1", "--variant", "knn")
+    assert "ranker-backtest runs until" in said
     listed = {row["name"]: row for row in json.loads(run("experiment", "list", "--json"))}
     assert (listed["ranker-backtest"]["kind"], listed["ranker-backtest"]["status"]) == ("backtest", "running")
+
+
+def test_a_start_says_what_visitors_see_while_nothing_is_trained(run, tmp_path):
+    got = CliRunner().invoke(
+        program, ["experiment", "start", str(tmp_path / "ranker.toml"), "--workspace", str(tmp_path / "w")]
+    )
+    assert "ranker runs for" in got.stdout
+    for variant in ("popular", "knn"):
+        assert f"Warning: {variant}: nothing is trained yet" in got.stderr
+    assert "the catalog in its own order" in got.stderr
+
+
+def test_a_stopped_shadow_is_listed_as_stopped_and_points_to_what_it_told(run, tmp_path):
+    run("experiment", "start", str(tmp_path / "ranker.toml"), "--shadow")
+    assert [row["status"] for row in json.loads(run("experiment", "list", "--json"))] == ["shadow"]
+    said = run("experiment", "stop", "ranker")
+    assert said == "The shadow of ranker is stopped. `thinslice experiment shadow ranker` says what it told.\n"
+    assert [row["status"] for row in json.loads(run("experiment", "list", "--json"))] == ["stopped"]
+    assert "ranker is stopped" in run("experiment", "shadow", "ranker")
 
 
 def test_an_edited_experiment_is_named_as_broken_and_can_be_stopped(run, tmp_path):

@@ -226,7 +226,7 @@ BAD = [
     ({"unit": "nobody"}, {}, "no column 'nobody' (there is: user, arm, money"),
     ({"metrics": ["money=cash"]}, {}, "no column 'cash'"),
     ({"metrics": ["money"]}, {}, "is not NAME=COLUMN"),
-    ({"metrics": ["x=device"]}, {}, "'device' of test.parquet is VARCHAR, where numbers are needed"),
+    ({"metrics": ["x=device"]}, {}, "'device' of test.parquet holds text, where numbers are needed"),
     ({"metrics": ["x=money", "x=clicks"]}, {}, "metric 'x' occurs twice"),
     ({"control": "z"}, {}, "control 'z' does not occur in column 'arm' (a, b)"),
     ({"expected": "0.5,0.6"}, {}, "--expected sums to 1.1"),

@@ -18,6 +18,7 @@ from thinslice.serving.experiments import exposure_of
 from thinslice.serving.unit_maps import GRAPH, KEPT, read_unit_map, unit_map_file
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
+from thinslice.store.schemas import Decided
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=2)
@@ -36,6 +37,14 @@ def workspace(tmp_path):
 
 def start(workspace, text=TEXT, now=NOW):
     return conduct.start_experiment(workspace, "shop", text, "a.toml", now)
+
+
+def decided(workspace, action, variant):
+    told = Decided(
+        tenant="shop", experiment="ranker", decided_at=LATER, action=action, variant=variant,
+        sentence="Why it was decided so.",
+    )  # fmt: skip
+    Lake(workspace.lake).add("decisions", [told])
 
 
 def serve(workspace, experiment, visitors, at):
@@ -143,6 +152,9 @@ def test_a_backtest_gives_a_share_the_old_policy_back_and_reads_like_the_test_be
     with pytest.raises(BadInput, match="still runs"):
         conduct.start_backtest(workspace, "shop", "ranker", 0.1, LATER)
     conduct.stop_experiment(workspace, "shop", "ranker", LATER)
+    with pytest.raises(BadInput, match=r"nothing was decided of 'ranker' yet.*2026-03-15 00:00 UTC"):
+        conduct.start_backtest(workspace, "shop", "ranker", 0.1, LATER)
+    decided(workspace, "ship", "new")
     back = conduct.start_backtest(workspace, "shop", "ranker", 0.1, LATER)
     assert (back.name, back.kind, back.of, back.coverage, back.days) == (
         "ranker-backtest",
@@ -164,7 +176,8 @@ def test_a_backtest_gives_a_share_the_old_policy_back_and_reads_like_the_test_be
 def test_a_backtest_of_several_treatments_asks_which_was_shipped(workspace):
     start(workspace, TEXT.replace("]\n", ', {name = "third", policy = "newest"}]\n'))
     conduct.stop_experiment(workspace, "shop", "ranker", LATER)
-    with pytest.raises(BadInput, match="had 2 treatments; --variant says"):
+    decided(workspace, "keep", "old")
+    with pytest.raises(BadInput, match=r"Why it was decided so\. `--variant NAME` says which one was shipped all the"):
         conduct.start_backtest(workspace, "shop", "ranker", 0.1, LATER)
     with pytest.raises(UnknownName, match="there is: new, third"):
         conduct.start_backtest(workspace, "shop", "ranker", 0.1, LATER, variant="old")

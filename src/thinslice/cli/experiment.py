@@ -10,16 +10,18 @@ import click
 from thinslice.cli.experiment_conduct import (
     backtest,
     holdout,
+    named_options,
     print_shares,
+    print_stop,
     put_in_shadow,
     ramp,
     row_of,
-    tenant_option,
+    whose_options,
 )
 from thinslice.cli.experiment_design import design
 from thinslice.cli.experiment_ledger import ledger
 from thinslice.cli.experiment_shadow import shadow as shadow_command
-from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
+from thinslice.cli.workspace import Function, chosen_tenant, json_option, print_json
 from thinslice.errors import BadInput
 from thinslice.records import Experiment, Report
 from thinslice.settings import Workspace, read_settings
@@ -33,6 +35,12 @@ def command() -> None:
     """Design, start, ramp, stop, report and list experiments; holdout, backtest; analyze one that ran elsewhere."""
 
 
+def html_option(function: Function) -> Function:
+    """Adds `--html FILE`: the report as one page."""
+    page = click.Path(dir_okay=False, path_type=Path)
+    return click.option("--html", type=page, metavar="FILE", help="Write the report as one HTML file, too.")(function)
+
+
 for _part in (design, ramp, holdout, backtest, ledger, shadow_command):
     command.add_command(_part)
 
@@ -42,9 +50,7 @@ for _part in (design, ramp, holdout, backtest, ledger, shadow_command):
 @click.option("--shadow", is_flag=True, help="Not yet: let its policies answer in shadow, logged and never shown.")
 @click.option("--share", type=float, metavar="0.1", help="Of the slates, how many are answered in shadow too.")
 @click.option("--cold", is_flag=True, help="Start it although hardly anybody has seen what a variant would show.")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def start(
     file: Path, shadow: bool, share: float | None, cold: bool, tenant: str | None, workspace: Workspace, as_json: bool
 ) -> None:
@@ -64,7 +70,7 @@ def start(
     supports = support_of(workspace, parse_experiment(text, name, str(file)), now)
     experiment = start_experiment(workspace, name, text, str(file), now, supports=supports, cold=cold)
     for each in supports:
-        if each.verdict in ("thin", "cold"):
+        if each.verdict in ("thin", "cold", "untrained"):
             click.echo(f"Warning: {each.sentence}", err=True)
     if as_json:
         print_json(row_of(experiment))
@@ -76,27 +82,18 @@ def start(
 
 
 @command.command("stop")
-@click.argument("name")
-@tenant_option
-@workspace_option
-@json_option
+@named_options
 def stop(name: str, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Stop the experiment NAME: everybody gets the default policy again; what was learned stays."""
     from thinslice.jobs.conduct import stop_experiment
 
     experiment = stop_experiment(workspace, chosen_tenant(workspace, tenant), name, datetime.now(UTC))
-    if as_json:
-        print_json(row_of(experiment))
-    else:
-        click.echo(f"{experiment.name} is stopped. `thinslice experiment report {experiment.name}` says what it told.")
+    print_stop(experiment, as_json)
 
 
 @command.command("report")
-@click.argument("name")
-@tenant_option
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as one HTML file.")
-@workspace_option
-@json_option
+@html_option
+@named_options
 def report(name: str, tenant: str | None, html: Path | None, workspace: Workspace, as_json: bool) -> None:
     """Measure the experiment NAME now: decision, checks, effects with intervals."""
     from thinslice.jobs.measure import measure, read_experiment
@@ -105,17 +102,11 @@ def report(name: str, tenant: str | None, html: Path | None, workspace: Workspac
     experiment = read_experiment(workspace, of, name)
     result = measure(workspace, of, name, datetime.now(UTC), threads=os.cpu_count() or 1)
     currency = read_settings(workspace).tenant(of).currency
-    if html is not None:
-        from thinslice.cli.experiment_page import page
-
-        html.write_text(page(experiment, result, currency), encoding="utf-8")
-    _show(result, as_json, experiment=experiment, currency=currency)
+    _show(experiment, result, currency, html, as_json)
 
 
 @command.command("list")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """List the experiments of a tenant, or of all; a file that cannot be read is named and hides no other."""
     from thinslice.serving.experiments import read_experiments
@@ -165,22 +156,24 @@ def list_(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
 @click.option("--looks", type=int, default=0, metavar="N", help="Planned looks: intervals are O'Brien and Fleming's.")
 @click.option("--planned-days", type=float, metavar="D",
               help="Of how many days: tells by --day which look this is; default one look a day.")  # fmt: skip
+@html_option
 @json_option
 def analyze(
     file: Path, unit: str, variant: str, control: str, metrics: tuple[str, ...], quantiles: tuple[str, ...],
     caps: tuple[str, ...], margins: tuple[str, ...], expected: str, propensity: str, covariate: str | None,
     segments: tuple[str, ...], day: str | None, exposure: str | None, cluster: str | None, block: str | None,
-    burn_in: int, looks: int, planned_days: float | None, as_json: bool,
+    burn_in: int, looks: int, planned_days: float | None, html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Analyze an experiment that ran elsewhere: FILE is Parquet or CSV, one row per unit or per exposure."""
-    from thinslice.jobs.analyze_file import Question, analyze_file
+    from thinslice.jobs.analyze_file import Question, read_file
 
     ask = Question(
         unit=unit, variant=variant, control=control, metrics=metrics, quantiles=quantiles, caps=caps, margins=margins,
         expected=expected, propensity=propensity, covariate=covariate, segments=segments, day=day, exposure=exposure,
         cluster=cluster, block=block, burn_in=burn_in, looks=looks, planned_days=planned_days,
     )  # fmt: skip
-    _show(analyze_file(file, ask, datetime.now(UTC)), as_json)
+    found = read_file(file, ask, datetime.now(UTC))
+    _show(found.experiment, found.report, "", html, as_json)
 
 
 def _broken_row(broken: "BrokenExperiment") -> dict[str, Any]:
@@ -193,9 +186,17 @@ def _broken_row(broken: "BrokenExperiment") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(result: Report, as_json: bool, *, experiment: Experiment | None = None, currency: str = "") -> None:
+def _show(experiment: Experiment, result: Report, currency: str, html: Path | None, as_json: bool) -> None:
+    """Prints a report, and writes it as a page when one is asked for."""
     from thinslice.experiments.analyze import report_json
 
+    if html is not None:
+        from thinslice.cli.experiment_page import page
+
+        try:
+            html.write_text(page(experiment, result, currency), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(f"{html} cannot be written: {error.strerror}.") from None
     if as_json:
         click.echo(report_json(result).decode())
         return

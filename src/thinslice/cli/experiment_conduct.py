@@ -6,27 +6,31 @@ from typing import Any
 
 import click
 
-from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
+from thinslice.cli.workspace import Function, chosen_tenant, json_option, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.experiments import is_shadowed
 from thinslice.records import Experiment
 from thinslice.settings import Workspace
 
 
-def tenant_option(function: Any) -> Any:
-    """Adds `--tenant`, which may be left out when the workspace has one."""
-    return click.option("--tenant", default=None, help="Whose; may be left out when the workspace has one tenant.")(
-        function
-    )
+def whose_options(function: Function) -> Function:
+    """Adds `--tenant`, which may be left out when the workspace has one, `--workspace` and `--json`."""
+    tenant = click.option("--tenant", default=None, help="Whose; may be left out when the workspace has one tenant.")
+    return tenant(workspace_option(json_option(function)))
+
+
+def named_options(function: Function) -> Function:
+    """Adds the NAME of an experiment and what `whose_options` adds: for every command about one experiment."""
+    return click.argument("name")(whose_options(function))
 
 
 def row_of(experiment: Experiment) -> dict[str, Any]:
     """An experiment as `--json` prints it."""
     status = "running"
-    if experiment.started_at is None:
-        status = "shadow" if is_shadowed(experiment) else "draft"
-    elif experiment.stopped_at is not None:
+    if experiment.stopped_at is not None:
         status = "stopped"
+    elif experiment.started_at is None:
+        status = "shadow" if is_shadowed(experiment) else "draft"
     times = {name: getattr(experiment, name) for name in ("started_at", "ends_at", "stopped_at")}
     return {
         "name": experiment.name, "tenant": experiment.tenant, "status": status, "kind": experiment.kind,
@@ -47,6 +51,18 @@ def print_shares(experiment: Experiment) -> None:
         click.echo(f"  {variant.name:<20} {share:6.1%} of {experiment.unit}s  policy {variant.policy} ({role})")
 
 
+def print_stop(experiment: Experiment, as_json: bool) -> None:
+    """Says that an experiment, a holdout or a shadow is stopped, and where what it told is read."""
+    if as_json:
+        print_json(row_of(experiment))
+        return
+    name = experiment.name
+    if experiment.started_at is None:
+        click.echo(f"The shadow of {name} is stopped. `thinslice experiment shadow {name}` says what it told.")
+    else:
+        click.echo(f"{name} is stopped. `thinslice experiment report {name}` says what it told.")
+
+
 def put_in_shadow(workspace: Workspace, tenant: str, file: Path, share: float | None, as_json: bool) -> None:
     """Puts the experiment in a file into shadow, and says so."""
     from thinslice.jobs.conduct import start_shadow
@@ -60,12 +76,9 @@ def put_in_shadow(workspace: Workspace, tenant: str, file: Path, share: float | 
 
 
 @click.command("ramp")
-@click.argument("name")
 @click.option("--coverage", type=float, metavar="0.5", help="The share of units that take part; it only grows.")
 @click.option("--weights", metavar="NAME=0.2,NAME=0.8", help="New weights; who was served keeps the first variant.")
-@tenant_option
-@workspace_option
-@json_option
+@named_options
 def ramp(
     name: str, coverage: float | None, weights: str | None, tenant: str | None, workspace: Workspace, as_json: bool
 ) -> None:
@@ -100,9 +113,7 @@ def holdout() -> None:
 @click.option("--share", type=float, required=True, metavar="0.05", help="Of the visitors; as many more are measured.")
 @click.option("--policy", metavar="NAME", help="What those held out see; default: the tenant's default policy of now.")
 @click.option("--days", type=float, metavar="D", help="How long; default until it is stopped.")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def start_holdout_command(
     share: float, policy: str | None, days: float | None, tenant: str | None, workspace: Workspace, as_json: bool
 ) -> None:
@@ -114,24 +125,17 @@ def start_holdout_command(
 
 
 @holdout.command("stop")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def stop_holdout_command(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Stop the holdout: everybody sees what was shipped."""
     from thinslice.jobs.conduct import stop_holdout
 
     stopped = stop_holdout(workspace, chosen_tenant(workspace, tenant), datetime.now(UTC))
-    if as_json:
-        print_json(row_of(stopped))
-    else:
-        click.echo(f"{stopped.name} is stopped. `thinslice experiment report {stopped.name}` says what it told.")
+    print_stop(stopped, as_json)
 
 
 @holdout.command("show")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def show_holdout_command(tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Show the holdout that runs."""
     from thinslice.jobs.conduct import running_holdout
@@ -140,14 +144,11 @@ def show_holdout_command(tenant: str | None, workspace: Workspace, as_json: bool
 
 
 @click.command("backtest")
-@click.argument("name")
 @click.option("--share", type=float, default=0.05, show_default=True, metavar="0.05",
               help="Of the units, who get the old policy back; as many more are compared with them.")  # fmt: skip
 @click.option("--variant", metavar="NAME", help="Which variant was shipped, when there were several treatments.")
 @click.option("--days", type=float, metavar="D", help="How long; default as long as NAME was planned.")
-@tenant_option
-@workspace_option
-@json_option
+@named_options
 def backtest(
     name: str, share: float, variant: str | None, days: float | None, tenant: str | None, workspace: Workspace,
     as_json: bool,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thinslice.cli.experiment_conduct import tenant_option
+from thinslice.cli.experiment_conduct import whose_options
 from thinslice.cli.experiment_shadow import print_support
-from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
+from thinslice.cli.workspace import chosen_tenant, print_json
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @click.option("--days", type=float, metavar="D", help="How long it is to run; default as FILE says, else 14.")
 @click.option("--covariate-days", type=float, metavar="D", help="Take off what each unit did in the D days before.")
 @click.option("--history", type=int, default=28, show_default=True, metavar="D", help="Days of the past to plan from.")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def design(
     file: Path | None, metrics: tuple[str, ...], margins: tuple[str, ...], unit: str, days: float | None,
     covariate_days: float | None, history: int, tenant: str | None, workspace: Workspace, as_json: bool,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thinslice.cli.experiment_conduct import tenant_option
-from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
+from thinslice.cli.experiment_conduct import whose_options
+from thinslice.cli.workspace import chosen_tenant, print_json
 from thinslice.settings import Workspace
 
 if TYPE_CHECKING:
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("ledger")
 @click.option("--metric", metavar="NAME", help="In which it is counted; by default the goal that most experiments had.")
-@tenant_option
-@workspace_option
-@json_option
+@whose_options
 def ledger(metric: str | None, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Every decision so far, what all that was shipped brought together, and whether a holdout agrees."""
     from thinslice.experiments.program import sentence

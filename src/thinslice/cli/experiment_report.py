@@ -1,6 +1,8 @@
 """An experiment's report in the terminal: decision, effects on one scale around zero, checks; words beside colors."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -10,6 +12,8 @@ from rich.text import Text
 
 from thinslice.metrics import MONEY_COLUMN
 from thinslice.records import Experiment, MetricResult, Report
+from thinslice.web.charts import Bounds
+from thinslice.web.evidence import believed
 
 COLORS = {
     "ship": "green", "keep": "yellow", "stop": "red", "extend": "yellow", "invalid": "red",
@@ -24,6 +28,9 @@ HEADLINES = {
 
 ALARM = 0.05
 """Below this p-value (corrected over metrics and segments) a difference between segments is told."""
+
+MOST_VALUES = 8
+"""So many values of a segment are printed, the largest; the JSON holds all."""
 
 STEPS = tuple(base * 10.0**power for power in range(-4, 5) for base in (1.0, 2.0, 4.0, 5.0))
 """Where the ends of the scale may lie, in percent."""
@@ -50,6 +57,10 @@ def print_report(console: Console, report: Report, *, experiment: Experiment | N
         rows = [row for row in report.metrics if row.variant == variant]
         console.print()
         console.print(_effects(rows, report, width=console.width, currency=currency, money=money))
+    others = any(row["role"] != "goal" for row in report.segments)
+    for segments in _goal_by_segment(report):
+        console.print()
+        console.print(_segments(segments, width=console.width, others=others))
     console.print()
     for words in _beside(report):
         console.print(Text(words))
@@ -111,7 +122,7 @@ def _age(report: Report) -> str:
 
 
 def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: str, money: set[str]) -> RenderableType:
-    reach = _reach(rows)
+    reach = _reach([row.rel_effect_size_ci for row in rows])
     variant = rows[0].variant
     compact = width < 92
     table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False, header_style="bright_black")
@@ -128,7 +139,10 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
         means = [] if compact else [_value(row, mean, unit) for mean in (row.mean_control, row.mean_treatment)]
         name = row.name.replace("_", " ") + (" ↓" if row.direction == "down" else "")
         reading = Text(row.reading.replace("_", " "), style=COLORS[row.reading])
-        table.add_row(name, *means, _bar(row, reach, bar), _change(row), reading)
+        change, ci = row.rel_effect_size, row.rel_effect_size_ci
+        table.add_row(
+            name, *means, _bar(change, ci, row.reading, reach, bar), _change(change, ci, row.reading), reading
+        )
     sizes = f"{report.control} {rows[0].n_control:,} units, {variant} {rows[0].n_treatment:,} units"
     guarded = [f"{row.name.replace('_', ' ')} {100 * row.margin:g} %" for row in rows if row.margin is not None]
     margins = f"; accepted margin: {', '.join(guarded)}" if guarded else ""
@@ -136,9 +150,42 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
     return Group(table, *(Text(line, style="bright_black") for line in (*why, sizes + margins)))
 
 
-def _reach(rows: list[MetricResult]) -> float:
+def _goal_by_segment(report: Report) -> list[list[dict[str, Any]]]:
+    """Rows of the goal within segments, one list a treatment; those without an effect are left out."""
+    rows = [row for row in report.segments if row["role"] == "goal" and row["rel_effect_size"] is not None]
+    return [[row for row in rows if row["variant"] == each] for each in dict.fromkeys(row["variant"] for row in rows)]
+
+
+def _segments(rows: list[dict[str, Any]], *, width: int, others: bool) -> RenderableType:
+    """The goal's effect in the largest values of each segment, as far as it is to be believed."""
+    shown: list[dict[str, Any]] = []
+    for name in dict.fromkeys(row["segment"] for row in rows):
+        shown += sorted((row for row in rows if row["segment"] == name), key=lambda row: -row["share"])[:MOST_VALUES]
+    reach = _reach([believed(row)[1] for row in shown])
+    bar = max(11, min(31, width - 65)) | 1
+    table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False, header_style="bright_black")
+    table.add_column("Segment", overflow="fold", max_width=28, min_width=6)
+    table.add_column("Units", justify="right", no_wrap=True)
+    table.add_column(_axis(reach, bar), no_wrap=True, min_width=bar, max_width=bar)
+    table.add_column("Change (95 %)", justify="right", no_wrap=True)
+    table.add_column("Reading", overflow="fold")
+    for row in shown:
+        change, ci, reading = believed(row)
+        table.add_row(
+            f"{row['segment']} {row['value']}", f"{100 * row['share']:.0f} %", _bar(change, ci, reading, reach, bar),
+            _change(change, ci, reading), Text(reading.replace("_", " "), style=COLORS[reading]),
+        )  # fmt: skip
+    name, variant = rows[0]["name"].replace("_", " "), rows[0]["variant"]
+    told = f"{name} of {variant} by segment, pulled towards the others as far as noise explains the difference"
+    left = len(rows) - len(shown)
+    told += f"; {left:,} smaller ones stand in --json" if left else ""
+    told += "; other metrics by segment stand in --html and --json" if others else ""
+    return Group(table, Text(told, style="bright_black"))
+
+
+def _reach(intervals: Sequence[Bounds | None]) -> float:
     """Half of the scale in percent: the smallest step that holds every interval, at most 100 %, at least 1 %."""
-    ends = [abs(100 * end) for row in rows for end in (row.rel_effect_size_ci or ()) if end is not None]
+    ends = [abs(100 * end) for interval in intervals for end in (interval or ()) if end is not None]
     largest = min(max([*ends, 1.0]), 100.0)
     return next(step for step in STEPS if step >= largest)
 
@@ -150,12 +197,11 @@ def _axis(reach: float, width: int) -> Text:
     return Text(left.ljust(half)[:half] + "0" + right.rjust(half)[-half:])
 
 
-def _bar(row: MetricResult, reach: float, width: int) -> Text:
+def _bar(change: float | None, ci: Bounds | None, reading: str, reach: float, width: int) -> Text:
     """One interval on the shared scale; zero is always drawn, an arrow says that it goes on."""
     half = width // 2
     cells = [" "] * width
-    ci = row.rel_effect_size_ci
-    if ci is not None and row.rel_effect_size is not None:
+    if ci is not None and change is not None:
         low, high = (_place(end, default, reach, half) for end, default in zip(ci, (-math.inf, math.inf), strict=True))
         for place in range(max(low, 0), min(high, width - 1) + 1):
             cells[place] = "─"
@@ -164,11 +210,11 @@ def _bar(row: MetricResult, reach: float, width: int) -> Text:
         if high >= width:
             cells[-1] = "→"
     cells[half] = "┼" if cells[half] == "─" else "│"
-    if ci is not None and row.rel_effect_size is not None:
-        middle = _place(row.rel_effect_size, 0.0, reach, half)
+    if ci is not None and change is not None:
+        middle = _place(change, 0.0, reach, half)
         if 0 <= middle < width:
             cells[middle] = "●"
-    text = Text("".join(cells), style=COLORS[row.reading])
+    text = Text("".join(cells), style=COLORS[reading])
     if cells[half] == "│":
         text.stylize("bright_black", half, half + 1)
     return text
@@ -196,11 +242,9 @@ def _value(row: MetricResult, value: float | None, currency: str) -> str:
     return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
-def _change(row: MetricResult) -> Text:
-    if row.rel_effect_size is None or row.rel_effect_size_ci is None:
+def _change(change: float | None, ci: Bounds | None, reading: str) -> Text:
+    if change is None or ci is None:
         return Text("-", style="bright_black")
-    ends = ["∞" if end is None else f"{100 * end:+.1f}" for end in row.rel_effect_size_ci]
+    ends = ["∞" if end is None else f"{100 * end:+.1f}" for end in ci]
     ends[0] = "-∞" if ends[0] == "∞" else ends[0]
-    return Text.assemble(
-        (f"{100 * row.rel_effect_size:+.1f} %", COLORS[row.reading]), (f" [{ends[0]}, {ends[1]}]", "bright_black")
-    )
+    return Text.assemble((f"{100 * change:+.1f} %", COLORS[reading]), (f" [{ends[0]}, {ends[1]}]", "bright_black"))

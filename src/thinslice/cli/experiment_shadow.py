@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thinslice.cli.experiment_conduct import tenant_option
-from thinslice.cli.workspace import chosen_tenant, json_option, print_json, workspace_option
+from thinslice.cli.experiment_conduct import named_options
+from thinslice.cli.workspace import chosen_tenant, print_json
 from thinslice.settings import Workspace
 
 if TYPE_CHECKING:
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("shadow", short_help="What an experiment in shadow would have shown, and whether it is ready.")
-@click.argument("name")
-@tenant_option
-@workspace_option
-@json_option
+@named_options
 def shadow(name: str, tenant: str | None, workspace: Workspace, as_json: bool) -> None:
     """Report the shadow of the experiment NAME: overlap with what was shown, latency, fallbacks, errors, support."""
     import msgspec

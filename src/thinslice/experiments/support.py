@@ -66,8 +66,8 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
     `shown` is the share of its places (a place further down counts less, as in NDCG) whose item was shown there before
     at least `LEAST_SEEN` times, `known` the share whose item was shown or looked at anywhere as often. `effective` is
     the effective sample size of the importance weights, in places, `effective_share` that of all places. `source` says
-    where the slates come from: `shadow`, `replay`, or empty when there are none. `verdict` is `ok`, `thin`, `cold`
-    or `unknown`; `segments` are the same figures for each value.
+    where the slates come from: `shadow`, `replay`, or empty when there are none. `verdict` is `ok`, `thin`, `cold`,
+    `unknown`, or `untrained` where the policy has no model yet; `segments` are the same figures for each value.
     """
 
     variant: str

@@ -3,6 +3,7 @@
 import math
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
@@ -28,11 +29,23 @@ from thinslice.metrics.statistics import rows_of
 from thinslice.metrics.unit_table import identifier, text
 from thinslice.records import Experiment, Metric, Report, Variant
 
-__all__ = ["Question", "analyze_file"]
+__all__ = ["Analyzed", "Question", "analyze_file", "read_file"]
+
+
+class Analyzed(NamedTuple):
+    """What a file told: the experiment as the question and the file describe it, and its report."""
+
+    experiment: Experiment
+    report: Report
 
 
 def analyze_file(path: Path, ask: Question, now: datetime) -> Report:
-    """The report of a file: one row per unit, or several (per exposure, per day), which are then summed.
+    """The report of a file: see `read_file`, which also says what was compared."""
+    return read_file(path, ask, now).report
+
+
+def read_file(path: Path, ask: Question, now: datetime) -> Analyzed:
+    """An experiment and its report from a file: one row per unit, or several (per exposure, per day), that are summed.
 
     Raises:
         BadInput: A file, column, value or share that cannot be used; the message says what, where and what to do.
@@ -42,7 +55,7 @@ def analyze_file(path: Path, ask: Question, now: datetime) -> Report:
     try:
         database.execute("SET TimeZone = 'UTC'")
         open_file(database, path)
-        return _File(database, path, ask).report(now)
+        return _File(database, path, ask).analyzed(now)
     finally:
         database.close()
 
@@ -70,13 +83,13 @@ class _File:
         self.propensities = self._propensity_columns()
         self.sums = list(dict.fromkeys(column for column in numbers if column is not None))
 
-    def report(self, now: datetime) -> Report:
-        """The report as of now."""
+    def analyzed(self, now: datetime) -> Analyzed:
+        """The experiment and its report as of now."""
         self._project()
         if self.ask.block is not None:
             experiment = self._experiment()
             evidence = file_block_evidence(self.database, self.path.name, self.ask, self.types, experiment)
-            return report(evidence, experiment, now, check_file(evidence, experiment))
+            return Analyzed(experiment, report(evidence, experiment, now, check_file(evidence, experiment)))
         days = read_days(self.database, self.path.name, self.ask, self.types)
         experiment = self._experiment()
         self._make_units(days)
@@ -86,7 +99,7 @@ class _File:
         )
         self._make_periods(days, experiment)
         evidence = self._evidence(experiment, days)
-        return report(evidence, experiment, now, check_file(evidence, experiment))
+        return Analyzed(experiment, report(evidence, experiment, now, check_file(evidence, experiment)))
 
     def _experiment(self) -> Experiment:
         metrics = [
@@ -101,7 +114,11 @@ class _File:
             for place, metric in enumerate(self.metrics)
         ]  # fmt: skip
         variants = [Variant(name=name, policy="", weight=share) for name, share in self.shares.items()]
-        return Experiment(name=self.path.stem, tenant="", control=self.ask.control, variants=variants, metrics=metrics)
+        unit = "unit" if self.ask.cluster is None else "cluster"
+        return Experiment(
+            name=self.path.stem, tenant="", control=self.ask.control, variants=variants, metrics=metrics,
+            unit=unit if self.ask.block is None else "block", cluster=self.ask.cluster or "",
+        )  # fmt: skip
 
     def _evidence(self, experiment: Experiment, days: Days) -> Evidence:
         ask = self.ask

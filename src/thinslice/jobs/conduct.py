@@ -20,9 +20,11 @@ from thinslice.experiments import (
 )
 from thinslice.experiments.assign import GRAPHS, UNCHANGED, unit_key
 from thinslice.experiments.communities import labels_of
+from thinslice.experiments.decide import has_ended
 from thinslice.experiments.item_deal import KnownItems
 from thinslice.experiments.support import Support
 from thinslice.experiments.unit_map import UnitMap
+from thinslice.jobs.decisions import recorded
 from thinslice.jobs.design import planned_units_of
 from thinslice.jobs.graphs import graph_communities
 from thinslice.jobs.measure import experiment_file, read_experiment
@@ -305,11 +307,12 @@ def start_backtest(
         name: The experiment that was decided.
         share: Of the units, 0..0.5, that get the old policy back.
         now: Aware.
-        variant: Which one was shipped; may be left out when there was one treatment.
+        variant: Which one was shipped; may be left out when that was the decision.
         days: How long; None is as long as the experiment was planned.
 
     Raises:
-        BadInput: The experiment still runs or never ran, the share is none, or it is not clear what was shipped.
+        BadInput: The experiment still runs or never ran, the share is none, or no treatment was decided to be shipped
+            and none is named.
     """
     before = read_experiment(workspace, tenant, name)
     if before.stopped_at is None:
@@ -320,9 +323,7 @@ def start_backtest(
     if before.kind == "holdout" or before.unit == "block":
         raise BadInput(f"experiment {name!r} is a {'holdout' if before.kind == 'holdout' else 'switchback'}.")
     treatments = {each.name: each for each in before.variants if each.name != before.control_name}
-    if variant is None and len(treatments) > 1:
-        raise BadInput(f"{name!r} had {len(treatments)} treatments; --variant says which was shipped.")
-    shipped = treatments.get(variant or next(iter(treatments)))
+    shipped = treatments.get(variant or _decided(workspace, before, now))
     if shipped is None:
         raise UnknownName(f"{name!r} has no treatment {variant!r} (there is: {', '.join(treatments)}).")
     old = next(each for each in before.variants if each.name == before.control_name)
@@ -339,6 +340,31 @@ def start_backtest(
         variants=[msgspec.structs.replace(each, weight=0.5, forced=[]) for each in (old, shipped)],
     )  # fmt: skip
     return _start(workspace, experiment, "the backtest", now)
+
+
+def _decided(workspace: Workspace, experiment: Experiment, now: datetime) -> str:
+    """The treatment that was decided to be shipped.
+
+    Raises:
+        BadInput: Nothing was decided yet, or something else; the message says what to do.
+    """
+    found = recorded(Lake(workspace.lake), experiment.tenant, experiment.name)
+    if found is not None and found.action == "ship" and found.variant is not None:
+        return found.variant
+    shipped = "`--variant NAME` says which one was shipped all the same."
+    if found is not None:
+        raise BadInput(
+            f"nothing of {experiment.name!r} was decided to be shipped, so there is nothing to take back: "
+            f"{found.sentence}",
+            hint=shipped,
+        )
+    first = f"`thinslice experiment report {experiment.name}` decides and records it"
+    if not has_ended(experiment, now) and experiment.ends_at is not None:
+        first += f" after its planned end, {experiment.ends_at:%Y-%m-%d %H:%M} UTC"
+    raise BadInput(
+        f"nothing was decided of {experiment.name!r} yet; a backtest comes after a decision to ship.",
+        hint=f"{first}. {shipped}",
+    )
 
 
 def _start(workspace: Workspace, experiment: Experiment, where: str, now: datetime) -> Experiment:

@@ -56,12 +56,35 @@ def check_column(
     if number:
         plain = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
         if not kind.removeprefix("U").startswith(plain):
-            raise BadInput(f"column {column!r} of {file} is {kind}, where numbers are needed.")
+            if not rows_of(database, f"SELECT 1 FROM source WHERE {name} IS NOT NULL LIMIT 1"):
+                raise BadInput(f"column {column!r} of {file} is empty in every row.")
+            words, decimals = _words(kind), "Decimals stand behind a point, without a unit or separators of thousands."
+            raise BadInput(
+                f"column {column!r} of {file} holds {words}, where numbers are needed.",
+                hint=decimals if words == "text" else "",
+            )
         empty += f" OR NOT abs(CAST({name} AS DOUBLE)) <= {LARGEST!r}"
     bad = rows_of(database, f"SELECT count(*) AS n, min({LINE}) AS line FROM source WHERE {empty}")[0]
     if bad["n"]:
+        what = "empty or no finite numbers" if number else "empty"
+        instead = "Write 0 where nothing happened" if number else "Write a word such as unknown where it is not known"
         raise BadInput(
-            f"column {column!r} of {file} has {bad['n']:,} values that are empty or no finite numbers, "
-            f"the first in data row {bad['line']}.",
-            hint="Write 0 where nothing happened, and leave out rows that are not meant.",
+            f"column {column!r} of {file} has {bad['n']:,} values that are {what}, the first in data row "
+            f"{bad['line']}.",
+            hint=f"{instead}, and leave out rows that are not meant.",
         )
+
+
+def _words(kind: str) -> str:
+    """What a column holds, for people who know no database."""
+    words = {
+        "VARCHAR": "text",
+        "DATE": "dates",
+        "TIME": "times",
+        "UUID": "ids",
+        "BLOB": "bytes",
+        "INTERVAL": "durations",
+    }
+    if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
+        return "lists or records"
+    return "times" if kind.startswith("TIMESTAMP") else words.get(kind, "something else")

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from thinslice.experiments.assign import UNCHANGED
 from thinslice.experiments.support import MIN_SLATES, Compared, Support, nothing_known, support
 from thinslice.jobs.lesson import Stored, stored
@@ -11,7 +13,8 @@ from thinslice.jobs.off_policy import LOOK_BACK_S
 from thinslice.jobs.recipes import read_model
 from thinslice.metrics.statistics import rows_of
 from thinslice.metrics.unit_table import text
-from thinslice.records import Experiment, Model
+from thinslice.records import Experiment, Model, Variant
+from thinslice.serving.shelves import RECIPES
 from thinslice.sessions import SESSION_EVENTS
 from thinslice.settings import Workspace
 from thinslice.store.artifacts import FileArtifacts
@@ -36,12 +39,12 @@ def support_of(workspace: Workspace, experiment: Experiment, now: datetime) -> l
         now: Aware.
     """
     lake = Lake(workspace.lake)
+    asked = [each for each in experiment.variants if each.policy not in (UNCHANGED, "none")]
+    bundle: Stored | None = None
     if lake.version("exposures") < 0:
-        return [
-            nothing_known(each.name, each.policy, "nothing was shown here yet, so nothing is known of what it shows.")
-            for each in experiment.variants
-            if each.policy not in (UNCHANGED, "none")
-        ]
+        bundle = stored(FileArtifacts(workspace.models), experiment.tenant, "live")
+        why = "nothing was shown here yet, so nothing is known of what it shows."
+        return [_untrained(bundle, each) or nothing_known(each.name, each.policy, why) for each in asked]
     since = now - timedelta(days=HISTORY_DAYS)
     connection = lake.connect(tenant=experiment.tenant)
     try:
@@ -56,11 +59,8 @@ def support_of(workspace: Workspace, experiment: Experiment, now: datetime) -> l
             f"SELECT item_id FROM events WHERE name IN ({names}) AND NOT is_bot AND NOT duplicate AND {window}",
         )
         shadowed = lake.version("shadows") >= 0
-        bundle: Stored | None = None
         found = []
-        for variant in experiment.variants:
-            if variant.policy in (UNCHANGED, "none"):
-                continue
+        for variant in asked:
             compared = _from_shadow(connection, experiment, variant.name, window) if shadowed else None
             source = "shadow"
             if compared is None or len(compared.shown) < MIN_SLATES:
@@ -69,8 +69,8 @@ def support_of(workspace: Workspace, experiment: Experiment, now: datetime) -> l
                     bundle = stored(FileArtifacts(workspace.models), experiment.tenant, "live")
                 model = _model(bundle, variant.policy)
                 if model is None:
-                    why = f"its policy {variant.policy!r} has no model yet, so it starts from what is popular."
-                    found.append(nothing_known(variant.name, variant.policy, why))
+                    why = f"its policy {variant.policy!r} is asked about more than a session, so it is not asked again."
+                    found.append(_untrained(bundle, variant) or nothing_known(variant.name, variant.policy, why))
                     continue
                 compared = _replayed(connection, experiment, model, _model(bundle, "popular"), live)
             found.append(
@@ -80,6 +80,23 @@ def support_of(workspace: Workspace, experiment: Experiment, now: datetime) -> l
     finally:
         connection.close()
     return found
+
+
+def _untrained(bundle: Stored, variant: Variant) -> Support | None:
+    """What visitors of a variant see while its policy has no model; None when it has one, or needs none of its own."""
+    if not bundle.arrays:
+        why = (
+            "nothing is trained yet, so until the first training its visitors see the catalog in its own order, as "
+            "those of every variant do: until then there is nothing to compare. `thinslice train` trains now."
+        )
+    elif variant.policy in RECIPES or _model(bundle, variant.policy) is not None:
+        return None
+    else:
+        why = (
+            f"its policy {variant.policy!r} has no model yet: until the next training its visitors see what the live "
+            "models for sessions show, or what is popular. `thinslice train` trains now."
+        )
+    return msgspec.structs.replace(nothing_known(variant.name, variant.policy, why), verdict="untrained")
 
 
 def _window(since: datetime, until: datetime) -> str:

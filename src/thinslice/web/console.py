@@ -22,7 +22,7 @@ from thinslice.store.keys import key_id
 from thinslice.web import charts, wording
 from thinslice.web.context import Context
 from thinslice.web.door import BodyTooLong, SenderGone, read_body
-from thinslice.web.evidence import health, lasting, method, neighbors, parts, progress, randomized, said
+from thinslice.web.evidence import counted, health, lasting, method, neighbors, parts, progress, randomized, said
 from thinslice.web.ledger import program_parts, rehearsal_parts, rehearsals_of
 from thinslice.web.login import COOKIE, COOKIE_LIFE_S, Visitor, redeem_token, same_origin, seal, visitor_of
 
@@ -292,13 +292,12 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
         metric = metrics.get(row.name)
         unit = unit_of(metric) if metric is not None else "count"
         down = metric is not None and metric.direction == "down"
-        inside = row.rel_effect_size is not None and scale.low < row.rel_effect_size < scale.high
         shown = row.margin is not None and row.margin <= scale.high
         margin = scale.at((row.margin or 0.0) * (1 if down else -1)) if shown else None
         rows.setdefault(row.role, []).append(
             {
                 "result": row,
-                "bar": charts.bar(scale, row.rel_effect_size, row.rel_effect_size_ci) if inside else None,
+                "bar": charts.bar(scale, row.rel_effect_size, row.rel_effect_size_ci),
                 "margin": margin,
                 "down": down,
                 "levels": [wording.level(mean, unit, money) for mean in (row.mean_control, row.mean_treatment)],
@@ -307,7 +306,8 @@ def effects(experiment: Experiment, report: Report, money: str) -> dict[str, Any
     return {
         "rows": rows, "ticks": scale.ticks(), "zero": scale.at(0.0), "method": method(report),
         "lasting": lasting(report), "parts": parts(report), "health": health(report), "said": said(report),
-        "neighbors": neighbors(report), "blocks": experiment.unit == "block", "progress": progress(experiment, report),
+        "neighbors": neighbors(report), "blocks": experiment.unit == "block", "counted": counted(experiment),
+        "progress": progress(experiment, report),
         **goal_curve(report),
     }  # fmt: skip
 
@@ -327,7 +327,7 @@ def goal_curve(report: Report) -> dict[str, Any]:
     )
     table = [
         {
-            "until": datetime.fromisoformat(row["until"]),
+            "until": wording.until(row["until"]),
             "effect": wording.change(row["rel_effect_size"]),
             "interval": wording.interval(_bounds(row["rel_effect_size_ci"])),
             "units": row["n_control"] + row["n_treatment"],

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from thinslice.experiments.definition import look_times
+from thinslice.experiments.readings import read
 from thinslice.experiments.wording import times_in_words
 from thinslice.records import Experiment, Report
 from thinslice.web import charts, wording
@@ -59,8 +60,19 @@ def progress(experiment: Experiment, report: Report) -> str:
     return told if coming is None else f"{told}, next look {wording.day(coming)}"
 
 
+def counted(experiment: Experiment) -> str:
+    """What a report counts of an experiment, in the plural: units, also where they lie in clusters, or blocks."""
+    if experiment.unit == "block":
+        return "blocks of time"
+    if experiment.unit == "cluster":
+        return "visitors" if experiment.tenant else "units"
+    return f"{experiment.unit}s"
+
+
 def randomized(experiment: Experiment) -> str:
     """What was randomized, in words."""
+    if experiment.unit == "block" and experiment.block_minutes is None:
+        return "in blocks of time"
     if experiment.unit == "block":
         width = times_in_words(timedelta(minutes=experiment.block_minutes or 0.0))
         left_out = times_in_words(timedelta(minutes=experiment.burn_in_minutes))
@@ -140,7 +152,7 @@ def parts(report: Report) -> dict[str, Any] | None:
         return None
     drawn = list(dict.fromkeys((row["name"], row["variant"]) for row in rows))[:MOST_METRICS]
     several = len({row["variant"] for row in rows}) > 1
-    scale = charts.shared_scale([_believed(row)[1] for row in rows if (row["name"], row["variant"]) in drawn])
+    scale = charts.shared_scale([believed(row)[1] for row in rows if (row["name"], row["variant"]) in drawn])
     return {
         "ticks": scale.ticks(), "zero": scale.at(0.0),
         "metrics": [
@@ -178,19 +190,19 @@ def _day(scale: charts.Scale, day: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(scale: charts.Scale, row: Mapping[str, Any]) -> dict[str, Any]:
-    change, bounds = _believed(row)
+    change, bounds, reading = believed(row)
     return {
         "title": f"{wording.title(row['segment'])}: {row['value']}", "share": wording.share(row.get("share")),
-        "reading": row["reading"], "bar": charts.bar(scale, change, bounds), "change": wording.change(change),
+        "reading": reading, "bar": charts.bar(scale, change, bounds), "change": wording.change(change),
         "interval": wording.interval(bounds), "measured": wording.change(row["rel_effect_size"]),
     }  # fmt: skip
 
 
-def _believed(row: Mapping[str, Any]) -> tuple[float | None, charts.Bounds | None]:
-    """The shrunken effect; where there is none, the measured one."""
-    if row.get("shrunken_rel_effect_size") is not None:
-        return row["shrunken_rel_effect_size"], _bounds(row["shrunken_rel_effect_size_ci"])
-    return row["rel_effect_size"], _bounds(row["rel_effect_size_ci"])
+def believed(row: Mapping[str, Any]) -> tuple[float | None, charts.Bounds | None, str]:
+    """A segment's shrunken effect, its interval and what that says; where there is none, the measured one."""
+    name = "rel_effect_size" if row.get("shrunken_rel_effect_size") is None else "shrunken_rel_effect_size"
+    bounds = _bounds(row[f"{name}_ci"])
+    return row[name], bounds, read(bounds, margin=row["margin"], direction=row["direction"])
 
 
 def _difference(report: Report, name: str, variant: str) -> str:

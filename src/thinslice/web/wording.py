@@ -121,8 +121,12 @@ def level(value: float | None, unit: str, currency: str) -> str:
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """A share 0..1 in percent, unsigned."""
-    return "–" if value is None else f"{100 * value:.{digits}f}{FIXED}%"
+    """A share 0..1 in percent, unsigned.
+
+    >>> share(-0.0001).replace("\N{NO-BREAK SPACE}", " ")
+    '0.0 %'
+    """
+    return "–" if value is None else f"{round(100 * value, digits) + 0.0:.{digits}f}{FIXED}%".replace("-", MINUS)
 
 
 def milliseconds(value: float | None) -> str:
@@ -164,6 +168,23 @@ def spoken(text: str, names: Iterable[str]) -> str:
     for name in sorted(names, key=len, reverse=True):
         text = text.replace(name, name.replace("_", " "))
     return re.sub(r"(?<![\w.])-(?=\d)", MINUS, text).replace(" %", f"{FIXED}%")
+
+
+def until(label: str) -> str:
+    """Up to when, as a report's curve says it: a moment, a day, or what stands in a file instead of one.
+
+    >>> until("2026-03-01T09:00:00+00:00"), until("2026-03-01"), until("7"), until("week 2")
+    ('1 Mar 2026, 09:00 UTC', '1 Mar 2026', 'day 7', 'week 2')
+    """
+    if label.lstrip("-").isdigit():
+        return f"day {label}"
+    try:
+        at = datetime.fromisoformat(label)
+    except ValueError:
+        return label
+    if at.tzinfo is None:
+        return day(at)
+    return f"{at:%-d %b %Y, %H:%M:%S} UTC" if at.second else moment(at)
 
 
 def day(value: datetime | None) -> str:
