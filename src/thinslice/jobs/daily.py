@@ -153,12 +153,14 @@ def _before(database: Database, experiment: Experiment, goal: Metric) -> Sequenc
     if before_sql(experiment) is None or experiment.started_at is None:
         return []
     key, tenant = event_key(experiment), text(experiment.tenant)
+    since = text((experiment.started_at - timedelta(days=DAYS_BEFORE)).isoformat())
     day = f"CAST(floor((epoch(occurred_at) - {experiment.started_at.timestamp()!r}) / {DAY_S}) AS INTEGER)"
     answers = (
         f"SELECT {key} AS unit_id, recommendation_id, count(*) FILTER (WHERE name = 'select_item') AS clicks, "
         f"count(*) FILTER (WHERE name = 'view_item_list') AS impressions FROM events WHERE tenant = {tenant} "
         "AND NOT is_bot AND NOT duplicate AND recommendation_id IS NOT NULL "
-        f"AND name IN ('select_item', 'view_item_list') GROUP BY {key}, recommendation_id"
+        f"AND name IN ('select_item', 'view_item_list') AND occurred_at >= TIMESTAMPTZ {since} "
+        f"GROUP BY {key}, recommendation_id"
     )
     values = {"exposures": "count(*)"} | {name: f"sum(coalesce({name}, 0))" for name in ("clicks", "impressions")}
     shown = ", ".join(f"{values[raw]} AS {identifier(name)}" for name, raw in _named(goal).items())

@@ -322,21 +322,31 @@ class Journal:
             "(SELECT NULL::UBIGINT AS unit, NULL::TIMESTAMPTZ AS occurred_at, NULL::UBIGINT AS slate, NULL::UBIGINT AS "
             "context, NULL::UBIGINT AS session WHERE false)"
         )  # fmt: skip
-        values = [(context, *msgspec.structs.astuple(of)) for context, of in sorted(state.contexts.items())]
-        nothing = [("0", "", "", False, [None] * len(experiment.segments))]
+        known_contexts = self.contexts(state)
+        sides = sorted({of[0] for of in known_contexts})
+        nothing = {"0": Context("", "", False, [None] * len(experiment.segments))}
         contexts = ", ".join(
-            f"({context}::UBIGINT, {text(variant)}, {text(vector)}, {is_bot}"
-            + "".join(f", {'NULL' if value is None else text(value)}::VARCHAR" for value in of)
+            f"({context}::UBIGINT, {text(of.variant)}, {text(of.propensities)}, {of.is_bot}, "
+            f"{known_contexts.index(_letters(of)) if known_contexts else 0}::BIGINT, "
+            f"{sides.index(of.variant) if sides else 0}::INTEGER"
+            + "".join(f", {'NULL' if value is None else text(value)}::VARCHAR" for value in of.segments)
             + ")"
-            for context, variant, vector, is_bot, of in values or nothing
+            for context, of in sorted((state.contexts or nothing).items())
         )
-        names = ", ".join(["context", "variant", "propensities", "is_bot", *(f"s{at}" for at in places)])
+        names = ", ".join(
+            ["context", "variant", "propensities", "is_bot", "code", "side", *(f"s{at}" for at in places)]
+        )
         return (
             f"SELECT {tenant}, unit AS unit_id, occurred_at, slate AS recommendation_id, {self._session()}, "
             f"c.variant AS variant, c.propensities AS propensities, {place} AS placement, c.is_bot AS is_bot, "
-            f"false AS shadow{segments} FROM {source} AS j JOIN (VALUES {contexts}) AS c({names}) USING (context) "
+            f"false AS shadow, c.code AS context_code, c.side AS variant_code"
+            f"{segments} FROM {source} AS j JOIN (VALUES {contexts}) AS c({names}) USING (context) "
             f"WHERE {where}"
         )
+
+    def contexts(self, state: State) -> list[tuple[str, ...]]:
+        """(variant, probabilities, segments…) of its slates in the order of letters."""
+        return sorted({_letters(of) for of in state.contexts.values()})
 
     def acts(self, state: State, where: str) -> str:
         """Its events as rows of `events`, in SQL."""
@@ -424,7 +434,7 @@ def parts_of(
         "orders": journal.orders_of(where), "slates_before": journal.before(state, where),
     }  # fmt: skip
     some = [f"CREATE OR REPLACE TEMP VIEW {view} AS {sql}" for view, sql in views.items()]
-    return Parts(shows, "propensities", Some(some, each, "propensities"))
+    return Parts(shows, "propensities", journal.contexts(state), Some(some, each, "propensities"))
 
 
 def drop_idle(lake: Lake, now: datetime) -> None:
@@ -437,6 +447,11 @@ def drop_idle(lake: Lake, now: datetime) -> None:
     for path in (lake.root / ".journals").glob("*/*/journal.json"):
         if now.timestamp() - path.stat().st_mtime > IDLE.total_seconds():
             shutil.rmtree(path.parent)
+
+
+def _letters(of: Context) -> tuple[str, ...]:
+    """What of slates at the same moment comes first."""
+    return (of.variant, of.propensities, *("unknown" if value is None else value for value in of.segments))
 
 
 def _grouped(database: duckdb.DuckDBPyConnection, files: Sequence[str]) -> list[list[str]]:

@@ -36,11 +36,14 @@ class Parts(NamedTuple):
         shows: For each part the statements after which the views `exposure_variants`, `events` and `orders` hold it,
             which is all rows of some of the units.
         vector: The logged probabilities of an exposure as text, in SQL.
+        contexts: All (variant, probabilities, segments…) in the order of letters, where `exposure_variants` has their
+            numbers as `context_code` and `variant_code`.
         some: How the checks of what variants share look at some of the units.
     """
 
     shows: Sequence[Sequence[str]] = ((),)
     vector: str = VECTOR
+    contexts: Sequence[Sequence[str]] = ()
     some: Some | None = None
 
 
@@ -91,7 +94,7 @@ def count_parts(
     if experiment.covariate_days is not None:
         pasts = {column: f"past {column}" for column in raw_columns(experiment) if column in PAST_COLUMNS}
     columns = [*metric_columns(experiment), *pasts.values()]
-    part = _Part(database, experiment, until, parts.vector, Tally(), pasts)
+    part = _Part(database, experiment, until, parts, Tally(), pasts)
     for statements in parts.shows:
         for statement in statements:
             database.execute(statement)
@@ -120,7 +123,7 @@ def _with_whole_caps(database: Database, experiment: Experiment, until: datetime
             for statements in parts.shows:
                 for statement in statements:
                     database.execute(statement)
-                tally.add("totals", _totals_of(database, experiment, until, parts.vector, metric.numerator))
+                tally.add("totals", _totals_of(database, experiment, until, parts, metric.numerator))
             counts = {key[0]: number for key, (number,) in tally.of("totals").items()}
             cap = quantile_of_counts(counts, metric.cap_quantile)
         metrics.append(metric if cap is None else msgspec.structs.replace(metric, cap=float(math.floor(cap))))
@@ -128,12 +131,12 @@ def _with_whole_caps(database: Database, experiment: Experiment, until: datetime
 
 
 def _totals_of(
-    database: Database, experiment: Experiment, until: datetime, vector: str, column: str
+    database: Database, experiment: Experiment, until: datetime, parts: Parts, column: str
 ) -> Iterable[tuple[tuple[int], tuple[int]]]:
     """(a unit's sum of a column, how many units have it)."""
-    units = units_sql(experiment, until, vector, buyers=column in ORDER_COLUMNS)
+    units = units_sql(experiment, until, parts.vector, buyers=column in ORDER_COLUMNS, contexts=parts.contexts)
     database.execute(f"CREATE OR REPLACE TEMP TABLE served_units AS {units}")
-    (kept,) = rows_of(database, kept_sql(experiment, until))
+    (kept,) = rows_of(database, kept_sql(experiment, until, "variant_code" if parts.contexts else "variant"))
     acts = acts_sql(experiment, until, units="served_units", columns=[column])
     sums = f"SELECT sum({column}) AS total FROM ({acts}) GROUP BY unit_id"
     rows = rows_of(database, f"SELECT total, count(*) AS n FROM ({sums}) GROUP BY total")
@@ -148,7 +151,7 @@ class _Part:
     """
 
     def __init__(
-        self, database: Database, experiment: Experiment, until: datetime, vector: str, tally: Tally,
+        self, database: Database, experiment: Experiment, until: datetime, parts: Parts, tally: Tally,
         pasts: dict[str, str],
     ) -> None:  # fmt: skip
         self.tally = tally
@@ -157,7 +160,7 @@ class _Part:
         self._database = database
         self._experiment = experiment
         self._until = until
-        self._vector = vector
+        self._parts = parts
         self._pasts = pasts
         self._columns = metric_columns(experiment)
         self._goal = goal_columns(experiment)
@@ -165,7 +168,9 @@ class _Part:
     def units(self) -> bool:
         """Makes `served_units` and `experiment_units` (one row a unit that counts); False without any."""
         experiment, names = self._experiment, [variant.name for variant in self._experiment.variants]
-        self._make("served_units", units_sql(experiment, self._until, self._vector))
+        self._make(
+            "served_units", units_sql(experiment, self._until, self._parts.vector, contexts=self._parts.contexts)
+        )
         groups = self._rows("SELECT DISTINCT propensities, variant FROM served_units")
         vectors = {}
         for row in groups:

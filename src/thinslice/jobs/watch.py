@@ -154,13 +154,15 @@ def _seen(database: Database, experiment: Experiment, until: datetime) -> dict[s
     tenant = text(experiment.tenant)
     if not rows_of(database, f"SELECT 1 FROM events WHERE tenant = {tenant} AND name = 'view_item_list' LIMIT 1"):
         return {}
-    if experiment.rerandomize_days is not None:
+    start = experiment.started_at
+    if experiment.rerandomize_days is not None or start is None:
         return {}
     unit = "visitor_id" if experiment.unit == "cluster" else "unit_id"
     reported = (
         f"SELECT unit_id, count(*) AS seen FROM (SELECT {unit} AS unit_id, recommendation_id FROM exposure_variants "
         f"WHERE {served_sql(experiment, until)}) SEMI JOIN (SELECT {event_key(experiment)} AS unit_id, "
         f"recommendation_id FROM events WHERE tenant = {tenant} AND name = 'view_item_list' "
+        f"AND occurred_at >= TIMESTAMPTZ {text(start.isoformat())} "
         f"AND occurred_at < TIMESTAMPTZ {text(until.isoformat())}) USING (unit_id, recommendation_id) GROUP BY unit_id"
     )
     values = "".join(f", s{at}" for at in range(len(experiment.segments)))

@@ -1,6 +1,6 @@
 """From events to one row per visitor and variant: the SQL, in two steps that anyone can run and read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from thinslice.metrics.columns import PAGE_COLUMNS, UNIT_COLUMNS
@@ -18,8 +18,9 @@ VECTOR = "CAST(to_json(propensities) AS VARCHAR)"
 
 
 def units_sql(
-    experiment: Experiment, until: datetime | None = None, vector: str = VECTOR, *, buyers: bool = False
-) -> str:
+    experiment: Experiment, until: datetime | None = None, vector: str = VECTOR, *, buyers: bool = False,
+    contexts: Sequence[Sequence[str]] = (),
+) -> str:  # fmt: skip
     """The units of an experiment: who was served, first when, under which variant and probabilities.
 
     A unit with an exposure that is tagged as a bot's has `is_bot` true and counts nowhere. A unit that was seen in two
@@ -32,20 +33,35 @@ def units_sql(
         until: Only what happened before; None for everything.
         vector: The probabilities of an exposure as text, in SQL.
         buyers: Only units that ever ordered something.
+        contexts: All (variant, probabilities, segments…) in the order of letters, where the view has the column
+            `context_code`, each row's place in them, and `variant_code`: then numbers are compared in place of letters.
 
     Returns:
         SQL over the view `exposure_variants`: unit_id, key (what was randomized as a whole), variant, mixed, is_bot,
         slates (how many it was served), first_exposure, and as of it propensities (of all variants, JSON text) and
         s0… (the experiment's segments).
     """
-    known = [("at", "occurred_at"), ("variant", "variant"), ("propensities", vector)]
-    known += [(f"s{at}", f"coalesce({segment_sql(name)}, 'unknown')") for at, name in enumerate(experiment.segments)]
-    opening = ", ".join(f"{name} := {of}" for name, of in known)
-    segments = "".join(f", opening.s{at} AS s{at}" for at in range(len(experiment.segments)))
     unit, some = _unit(experiment), ""
     if buyers:
         key = event_key(experiment) + _period(experiment)
         some = f" AND {unit} IN (SELECT {key} FROM orders WHERE tenant = {text(experiment.tenant)})"
+    start = 0 if experiment.started_at is None else round(experiment.started_at.timestamp() * 10**6)
+    if contexts and until is not None and (until.timestamp() * 10**6 - start) * len(contexts) < 2**62:
+        names = ["variant", "propensities", *(f"s{at}" for at in range(len(experiment.segments)))]
+        rows = ", ".join(f"({at}, {', '.join(text(value) for value in of)})" for at, of in enumerate(contexts))
+        size, columns = len(contexts), ", ".join(names)
+        return f"""
+SELECT unit_id, key, mixed, is_bot, slates, make_timestamptz(opening // {size} + {start}) AS first_exposure, {columns}
+FROM (SELECT {unit} AS unit_id, min(unit_id{_period(experiment)}) AS key,
+             min(variant_code) <> max(variant_code) AS mixed, bool_or(is_bot) AS is_bot, count(*) AS slates,
+             min((epoch_us(occurred_at) - {start}) * {size} + context_code) AS opening
+      FROM exposure_variants
+      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL{some}
+      GROUP BY {unit}) JOIN (VALUES {rows}) AS o(code, {columns}) ON opening % {size} = o.code"""
+    known = [("at", "occurred_at"), ("variant", "variant"), ("propensities", vector)]
+    known += [(f"s{at}", f"coalesce({segment_sql(name)}, 'unknown')") for at, name in enumerate(experiment.segments)]
+    opening = ", ".join(f"{name} := {of}" for name, of in known)
+    segments = "".join(f", opening.s{at} AS s{at}" for at in range(len(experiment.segments)))
     return f"""
 SELECT unit_id, key, opening.variant AS variant, mixed, is_bot, slates, opening.at AS first_exposure,
        opening.propensities AS propensities{segments}
@@ -56,12 +72,13 @@ FROM (SELECT {unit} AS unit_id, min(unit_id{_period(experiment)}) AS key, min(va
       GROUP BY {unit})"""
 
 
-def kept_sql(experiment: Experiment, until: datetime | None = None) -> str:
+def kept_sql(experiment: Experiment, until: datetime | None = None, variant: str = "variant") -> str:
     """How many units count: those in one variant that are no bots.
 
     Args:
         experiment: Exposures count from its start on.
         until: Only what happened before; None for everything.
+        variant: The column that tells variants apart.
 
     Returns:
         SQL over the view `exposure_variants`: n.
@@ -71,7 +88,7 @@ def kept_sql(experiment: Experiment, until: datetime | None = None) -> str:
 SELECT count(*) AS n FROM (
     SELECT {unit} AS unit_id FROM exposure_variants
     WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
-    GROUP BY {unit} HAVING min(variant) = max(variant) AND NOT bool_or(is_bot))"""
+    GROUP BY {unit} HAVING min({variant}) = max({variant}) AND NOT bool_or(is_bot))"""
 
 
 def acts_sql(
