@@ -1,4 +1,4 @@
-"""A policy may name the neural ranker: jobs train it with PyTorch and freshen it without; workers serve it without."""
+"""A policy may name the neural ranker: jobs train it, freshen it every minute, and workers serve it, all without PyTorch."""
 
 import subprocess
 import sys
@@ -36,7 +36,6 @@ print(model.name, "new-b" in answer.item_ids, "network_hidden" in model.arrays()
 
 
 @pytest.mark.slow
-@pytest.mark.neural
 def test_jobs_train_a_network_freshen_it_every_minute_and_workers_serve_it_without_pytorch(tmp_path):
     workspace = Workspace(tmp_path)
     make_tenant(workspace, "shop")

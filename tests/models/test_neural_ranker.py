@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
 from thinslice.models import NeuralRanker, SessionRanker, from_columns
+from thinslice.models.candidates import Lessons
+from thinslice.models.neural_ranker_fit import learn, slopes
 from thinslice.models.neural_ranker_network import FARTHEST, PIECE, Network, chord, widened
 from thinslice.models.ranking_features import FEATURES
 from thinslice.testing import check_model, small_world
@@ -52,19 +54,16 @@ def network(rng=0, features=5, hidden=8):
     return Network({**drawn, "per_unit": np.abs(drawn["per_unit"])})
 
 
-@pytest.mark.neural
 def test_with_a_network_it_keeps_what_every_model_promises():
     check_model(NeuralRanker, settings={"least_questions": 20, "candidates": 8, "hidden": 16})
 
 
-@pytest.mark.neural
 def test_the_network_ranks_better_than_the_blend_where_there_is_something_to_learn(model):
     exam = model.evidence["ranking"]["exam"]
     assert exam["network"]["mrr"] > 1.2 * exam["blend"]["mrr"]
     assert model.recommend(["5", "6"], 1).item_ids == ["7"]
 
 
-@pytest.mark.neural
 def test_stage_one_and_its_lessons_are_those_of_the_session_ranker(log, model):
     trees = SessionRanker.fit(log, rng=0, least_questions=100, candidates=20, trees=3)
     told, other = model.evidence, trees.evidence
@@ -78,11 +77,7 @@ def test_stage_one_and_its_lessons_are_those_of_the_session_ranker(log, model):
     assert all(mine[name].tobytes() == theirs[name].tobytes() for name in same)
 
 
-@pytest.mark.neural
 def test_the_same_clicks_give_the_same_bytes_and_another_rng_another_network(log, model):
-    import torch
-
-    torch.manual_seed(12345)  # what others drew before changes nothing
     again = NeuralRanker.fit(log, rng=0, least_questions=100, candidates=20)
     assert {name: array.tobytes() for name, array in again.arrays().items()} == {
         name: array.tobytes() for name, array in model.arrays().items()
@@ -91,7 +86,6 @@ def test_the_same_clicks_give_the_same_bytes_and_another_rng_another_network(log
     assert other.arrays()["network_hidden"].tobytes() != model.arrays()["network_hidden"].tobytes()
 
 
-@pytest.mark.neural
 def test_refit_keeps_the_network_and_knows_the_new_clicks(log, model):
     more = from_columns(
         [f"s{number:05d}" for number in np.repeat(np.arange(len(log.session_ptr) - 1), np.diff(log.session_ptr))]
@@ -105,7 +99,6 @@ def test_refit_keeps_the_network_and_knows_the_new_clicks(log, model):
     assert again.arrays()["network_hidden"].tobytes() == model.arrays()["network_hidden"].tobytes()
 
 
-@pytest.mark.neural
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 70), max_size=90), st.integers(1, 70))
 def test_scores_fall_explanations_add_up_and_one_block_stands_before_the_next(model, question, k):
@@ -137,11 +130,7 @@ def test_the_served_scores_are_those_of_pytorch(log, model):
     np.testing.assert_allclose(model._second.predict(rows), (x @ arrays["out"]).numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.neural
 def test_a_feature_that_never_changes_in_the_lessons_counts_nothing():
-    from thinslice.models.candidates import Lessons
-    from thinslice.models.neural_ranker_fit import learn
-
     draw = np.random.default_rng(0)
     rows = draw.standard_normal((800, len(FEATURES))).astype(np.float32)
     rows[:, 3] = 7.0
@@ -159,7 +148,6 @@ def test_a_feature_that_never_changes_in_the_lessons_counts_nothing():
     assert not learned.contributions(moved)[:, 3].any()
 
 
-@pytest.mark.neural
 def test_serving_imports_neither_pytorch_nor_lightgbm(model, tmp_path):
     for name, array in model.arrays().items():
         np.save(tmp_path / f"{name}.npy", array)
@@ -179,32 +167,41 @@ print("torch" in sys.modules, "lightgbm" in sys.modules)
     assert result.stdout.split() == ["False", "False"]
 
 
-def test_few_clicks_need_no_pytorch_and_get_the_blend():
+def test_it_learns_where_there_is_no_pytorch():
     code = """
 import sys
 sys.modules["torch"] = None
-from thinslice.models import NeuralRanker, from_columns
-model = NeuralRanker.fit(from_columns(["s", "s", "t", "t"], ["a", "b", "a", "b"], [1.0, 2.0, 3.0, 4.0]))
-assert model.recommend(["a"], 1).item_ids, model.evidence["why"]
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
-
-
-def test_without_pytorch_learning_is_refused_with_the_command_that_brings_it():
-    code = """
-import sys
-sys.modules["torch"] = None
-from thinslice.errors import NotReady
 from thinslice.models import NeuralRanker
 from thinslice.testing import small_world
-try:
-    NeuralRanker.fit(small_world(), least_questions=20)
-except NotReady as error:
-    assert "thinslice[neural]" in str(error) + error.hint
-else:
-    raise SystemExit("not refused")
+model = NeuralRanker.fit(small_world(), least_questions=20, hidden=8, candidates=8)
+assert model.evidence["ranking"]["rows"], model.evidence
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
+
+
+def test_slopes_are_what_the_loss_does_when_a_weight_moves():
+    draw = np.random.default_rng(0)
+    sizes = np.array([3, 1, 5])
+    begins, right = np.cumsum(sizes) - sizes, np.array([2, 0, 1])
+    inputs = draw.standard_normal((9, 6))
+    before = draw.standard_normal(9)
+    weights = [draw.standard_normal(shape) for shape in ((6, 4), (4,), (4, 2), (2,), (2,))]
+
+    def loss():
+        hidden, hidden_bias, narrow, narrow_bias, out = weights
+        two = np.maximum(np.maximum(inputs @ hidden + hidden_bias, 0) @ narrow + narrow_bias, 0)
+        pieces = np.split(two @ out + before, begins[1:])
+        return -np.mean([part[one] - np.log(np.exp(part).sum()) for part, one in zip(pieces, right, strict=True)])
+
+    for weight, rises in zip(weights, slopes(weights, inputs, begins, right, before), strict=True):
+        for at in np.ndindex(weight.shape):
+            was, step = weight[at], 1e-6
+            weight[at] = was + step
+            above = loss()
+            weight[at] = was - step
+            below = loss()
+            weight[at] = was
+            assert rises[at] == pytest.approx((above - below) / (2 * step), abs=1e-7)
 
 
 def rows_of(draw, count, features=5):

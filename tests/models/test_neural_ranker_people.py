@@ -7,7 +7,6 @@ from thinslice.models import NeuralRanker, from_columns
 from thinslice.models.neural_ranker_network import Network
 from thinslice.models.people_ranking import NAMES
 
-pytestmark = pytest.mark.neural
 DAY_S = 86_400.0
 SETTINGS = {"rng": 0, "least_questions": 100, "candidates": 30, "hidden": 16, "tune_cpu_s_per_million": 5}
 

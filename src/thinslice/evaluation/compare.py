@@ -116,13 +116,14 @@ def needless(name: str, parts: Sequence[Split]) -> str:
 
 
 def named_models(models: Sequence[str] | None) -> list[str]:
-    """The chosen models, from the simplest on; None takes all but shelves and those that an extra must bring.
+    """The chosen models, from the simplest on; None takes all but shelves and those of an extra or on request.
 
     Raises:
         UnknownName: There is no such model.
         BadInput: None is named.
     """
-    every = [name for name, kind in MODELS.items() if not (getattr(kind, "shelf", False) or getattr(kind, "extra", ""))]
+    left_out = ("shelf", "extra", "on_request")
+    every = [name for name, kind in MODELS.items() if not any(getattr(kind, each, False) for each in left_out)]
     chosen = every if models is None else list(dict.fromkeys(models))
     for name in chosen:
         if name not in MODELS:

@@ -25,16 +25,14 @@ class Trees(NamedTuple):
 
     Attributes:
         settings: Those of `learn`.
-        name: What the exam calls them.
     """
 
     settings: dict[str, Any]
-    name: str = "trees"
 
-    def trial(self, part: Lessons, exam: Lessons) -> Forest:
+    def trials(self, part: Lessons, exam: Lessons) -> dict[str, Forest]:
         """A third of the trees, of the older lessons only."""
         del exam
-        return learn(part, **{**self.settings, "trees": max(1, self.settings["trees"] // 3)})
+        return {"trees": learn(part, **{**self.settings, "trees": max(1, self.settings["trees"] // 3)})}
 
     def whole(self, lessons: Lessons, trial: Forest) -> Forest:
         """All trees, of all lessons."""
@@ -87,11 +85,7 @@ def learn(
     """
     import lightgbm
 
-    rows = lessons.rows
-    if without != "none":
-        rows = rows.copy()
-        rows[:, [FEATURES.index(name) for name in GROUPS[without]]] = 0  # what never changes is never split on
-
+    rows = visible(lessons.rows, without)
     settings: dict[str, Any] = {
         "objective": "lambdarank",
         "lambdarank_truncation_level": CUT,
@@ -110,6 +104,15 @@ def learn(
     data = lightgbm.Dataset(rows, lessons.label, group=lessons.sizes, init_score=begin, feature_name=list(names))
     booster = lightgbm.train(settings, data, num_boost_round=trees)
     return Forest.from_lightgbm_text(booster.model_to_string())
+
+
+def visible(rows: NDArray[np.float32], without: str) -> NDArray[np.float32]:
+    """The rows with one group of `ranking_features.GROUPS` hidden: what never changes teaches nothing."""
+    if without == "none":
+        return rows
+    seen = rows.copy()
+    seen[:, [FEATURES.index(name) for name in GROUPS[without]]] = 0
+    return seen
 
 
 def ranked(scores: NDArray[np.float64], lessons: Lessons) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
-"""The neural ranker: the session ranker with a small network for its trees; learned with PyTorch, served without it.
+"""The neural ranker: the session ranker with a small network alone where that has trees and a network.
 
 Stage 1, features (those of known people, too), lessons and tuning are those of the session ranker (`session_ranker`),
-so an experiment between the two compares trees with a network and nothing else.
+so an experiment between the two compares what ranks and nothing else.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,16 @@ class Learner(NamedTuple):
 
     Attributes:
         settings: Those of `neural_ranker_fit.learn`.
-        name: What the exam calls it.
     """
 
     settings: dict[str, Any]
-    name: str = "network"
 
-    def trial(self, part: Lessons, exam: Lessons) -> "Trial":
+    def trials(self, part: Lessons, exam: Lessons) -> dict[str, "Trial"]:
         """Learns from the older lessons, and stops when it foresees the newest ones no better."""
         from thinslice.models.neural_ranker_fit import learn
 
         arrays, rounds = learn(part, exam, **self.settings)
-        return Trial(arrays, rounds)
+        return {"network": Trial(arrays, rounds)}
 
     def whole(self, lessons: Lessons, trial: "Trial") -> Network:
         """Learns from all lessons for as long as was best in the trial."""
@@ -75,8 +73,10 @@ class NeuralRanker(SessionRanker):
     """
 
     name = "neural-ranker"
-    extra: ClassVar[str] = "neural"
+    on_request: ClassVar[bool] = True
+    """An evaluation runs it when it is named."""
     second: ClassVar[Any] = Network
+    begins: ClassVar[str] = "network_"
     groups: ClassVar[dict[str, Any]] = {
         "what is learned from the log (tuning and network)": {"least_questions": 2**31 - 1}
     }
@@ -115,7 +115,6 @@ class NeuralRanker(SessionRanker):
 
         Raises:
             BadInput: A setting is out of its range.
-            NotReady: PyTorch is not installed; it is the extra `neural`.
         """
         if hidden < 2 or hidden % 2:
             raise BadInput(f"hidden must be an even number of at least 2, got {hidden}.")
@@ -124,10 +123,6 @@ class NeuralRanker(SessionRanker):
                               tune_cpu_s_per_million=tune_cpu_s_per_million)  # fmt: skip
         seed = int(np.random.default_rng(rng).integers(2**31))
         budget_s = tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6)
-        if budget_s > 0 and len(interactions.item) > least_questions:
-            from thinslice.models.session_transformer_fit import torch_or_refuse
-
-            torch_or_refuse()
         learner = Learner({"hidden": hidden, "epochs": epochs, "learning_rate": learning_rate, "seed": seed})
         return cls._learned(
             interactions, items, users, learner, candidates=candidates, holdout=holdout,

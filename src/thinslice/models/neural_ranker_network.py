@@ -1,6 +1,6 @@
 """A small network as plain arrays: scores the candidates of a query by their features, and says what each gave.
 
-PyTorch learns it (`neural_ranker_fit`); here NumPy alone serves it.
+`neural_ranker_fit` learns it.
 """
 
 from typing import Self
@@ -93,28 +93,25 @@ class Network:
         seen: NDArray[np.float32] = widened(rows, self._per_unit)
         seen *= self._gain
         seen += self._shift
-        np.clip(seen, -FARTHEST, FARTHEST, out=seen)
-        return seen
+        return seen.clip(-FARTHEST, FARTHEST, out=seen)
 
     def _layers(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Inputs of the units of both layers, and outputs of the second."""
-        before = inputs @ self._hidden + self._hidden_bias
-        narrow = np.maximum(before, 0) @ self._narrow + self._narrow_bias
+        before: NDArray[np.float32] = inputs @ self._hidden
+        before += self._hidden_bias
+        narrow: NDArray[np.float32] = np.maximum(before, 0) @ self._narrow
+        narrow += self._narrow_bias
         return before, narrow, np.maximum(narrow, 0)
 
 
 def widened(rows: NDArray[np.float32], per_unit: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features, and beside them their logarithms: sign(x) log(1 + |x| per_unit); shape (rows, 2 features)."""
-    size = len(per_unit)
-    wide = np.empty((len(rows), 2 * size), np.float32)
-    wide[:, :size] = rows
-    logs = wide[:, size:]
-    np.abs(rows, out=logs)
+    logs = np.abs(rows, dtype=np.float32)
     logs *= per_unit
     logs += 1
     np.log(logs, out=logs)
     np.copysign(logs, rows, out=logs)
-    return wide
+    return np.concatenate([rows, logs], axis=1, dtype=np.float32)
 
 
 def chord(before: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
-"""The session ranker, the default pipeline: three sources propose items, trees learned from the shop's log rank them.
+"""The session ranker, the default pipeline: three sources propose items, what was learned from the log ranks them.
 
-Stage 1 (`candidates`) blends session kNN, the two-step walk and the cosine of items; stage 2 (`lambdamart`) ranks its
-best candidates by everything that is known of them. Both are tuned on this log alone, its newest sessions being asked
-about after learning from the older ones (`tuning`).
+Stage 1 (`candidates`) blends session kNN, the two-step walk and the cosine of items; stage 2 (`trees_and_network`)
+ranks its best candidates by everything that is known of them. Both are tuned on this log alone, its newest sessions
+being asked about after learning from the older ones (`tuning`).
 """
 
 import json
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from thinslice.errors import BadInput
 from thinslice.models.array_model import PersonalModel
 from thinslice.models.candidates import DEFAULTS, Candidates, Found
-from thinslice.models.forest import Forest
 from thinslice.models.interactions import from_columns
 from thinslice.models.lambdamart import Trees, stump
 from thinslice.models.people import People
 from thinslice.models.people_ranking import Asker, KnownPeople, learn_known, warm_people
 from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
+from thinslice.models.trees_and_network import ForestWithNetwork, TreesAndNetwork
 from thinslice.models.tuning import SecondStage, Tuned, tune
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems, User
 
@@ -42,15 +42,17 @@ class SessionRanker(PersonalModel):
     """Two-stage session ranking; see `fit` for the settings. Threads may ask at the same time."""
 
     name = "session-ranker"
-    second: ClassVar[Any] = Forest
-    """What the second stage is; the names of its arrays begin with its own in small letters."""
+    second: ClassVar[Any] = ForestWithNetwork
+    """What the second stage is."""
+    begins: ClassVar[str] = "forest_"
+    """The names of its arrays begin so."""
     _warm: ClassVar[bool] = False
     _warming: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, arrays: Arrays) -> None:
         super().__init__(arrays)
         self._first = Candidates.from_arrays(arrays)
-        begins = _begins(self.second)
+        begins = self.begins
         own = {name.removeprefix(begins): array for name, array in arrays.items() if name.startswith(begins)}
         self._second: SecondStage | None = self.second.from_arrays(own) if own else None
         self._note = json.loads(np.asarray(arrays["note"], dtype=np.uint8).tobytes())
@@ -109,7 +111,7 @@ class SessionRanker(PersonalModel):
         }  # fmt: skip
         budget_s = tune_cpu_s_per_million * max(0.5, len(interactions.item) / 1e6)
         return cls._learned(
-            interactions, items, users, Trees(options), candidates=candidates, holdout=holdout,
+            interactions, items, users, TreesAndNetwork(Trees(options)), candidates=candidates, holdout=holdout,
             least_questions=least_questions, budget_s=budget_s, seed=seed,
         )  # fmt: skip
 
@@ -152,7 +154,7 @@ class SessionRanker(PersonalModel):
     ) -> Self:  # fmt: skip
         first = Candidates.build(interactions, tuned.settings)
         own = {} if tuned.second is None else tuned.second.arrays()
-        named = {_begins(cls.second) + name: array for name, array in own.items()}
+        named = {cls.begins + name: array for name, array in own.items()}
         if added is not None and tuned.second is not None:
             known = KnownPeople(first, tuned.second, People.build(interactions, items, users), added)
             named |= {KNOWN + name: array for name, array in known.arrays().items()}
@@ -343,10 +345,6 @@ def _kinds(gave: NDArray[np.float64]) -> dict[str, float]:
         kind = TERMS[feature]
         kinds[kind] = kinds.get(kind, 0.0) + value
     return {name: value for name, value in kinds.items() if value != 0}
-
-
-def _begins(second: type[SecondStage]) -> str:
-    return f"{second.__name__.lower()}_"
 
 
 def check_ranker_settings(**settings: float) -> None:

@@ -69,18 +69,14 @@ class Learner(Protocol):
     """Learns a second stage from lessons, twice: to see whether it is worth it, and then in earnest."""
 
     @property
-    def name(self) -> str:
-        """What the exam calls it."""
-
-    @property
     def settings(self) -> dict[str, Any]:
         """What goes into the evidence: JSON values."""
 
-    def trial(self, part: Lessons, exam: Lessons) -> SecondStage:
-        """Learns from the older lessons; what it will be asked, it may only watch itself by."""
+    def trials(self, part: Lessons, exam: Lessons) -> Mapping[str, SecondStage]:
+        """Learns from the older lessons what may be used, by name; what will be asked, it may only watch itself by."""
 
     def whole(self, lessons: Lessons, trial: Any) -> SecondStage:
-        """Learns from all lessons, knowing what the trial gave."""
+        """Learns from all lessons, knowing the best trial."""
 
 
 class Tuned(NamedTuple):
@@ -209,13 +205,16 @@ def _ranking(
     part = first_questions(lessons, cut)
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
-    trial = learner.trial(part, whole)
-    before = figures(whole.rank, candidates)
-    after = figures(ranked(trial.predict(whole.rows), whole), candidates)
-    told |= {"exam": {"blend": before, learner.name: after}, **learner.settings}
-    if after["hr"] + after["mrr"] < before["hr"] + before["mrr"]:
+    trials = learner.trials(part, whole)
+    ranks: dict[str, NDArray[Any]] = {"blend": whole.rank}
+    ranks |= {name: ranked(trial.predict(whole.rows), whole) for name, trial in trials.items()}
+    judged = {name: figures(rank, candidates) for name, rank in ranks.items()}
+    told |= {"exam": judged, **learner.settings}
+    reached = {name: each["hr"] + each["mrr"] for name, each in judged.items()}
+    best = max(trials, key=reached.__getitem__)  # of equals the first, which is the simplest
+    if reached[best] < reached["blend"]:
         return None, {**told, "why": "the blend alone foresees better"}
-    return learner.whole(lessons, trial), told
+    return learner.whole(lessons, trials[best]), {**told, "ranks": best}
 
 
 def first_questions(lessons: Lessons, cut: int) -> Lessons:
