@@ -1,5 +1,6 @@
 """Checks for what variants share: each finds an injected fault, names it with an interval, and is silent otherwise."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -62,6 +63,22 @@ def test_an_effect_that_turns_around_over_a_ramp_is_told():
     found = control_over_ramp(evidence(daily=days(rng, new=lambda d: 0.3 if d < 7 else 0.12, shares=shares)), PLAN)
     assert not found.passed
     assert "the effect of new turned around on the way" in found.detail
+
+
+def test_isolated_rankers_that_learn_from_fewer_sessions_are_no_sign_of_sharing_and_the_other_way_is():
+    rng, isolated = np.random.default_rng(0), msgspec.structs.replace(PLAN, training="isolated")
+    learns = {0.0: 0.3, 0.1: 0.2, 0.5: 0.25}
+    worse = control_over_ramp(
+        evidence(daily=days(rng, old=lambda day: learns[RAMP[day]], new=lambda day: day / 60, shares=RAMP)), isolated
+    )  # fmt: skip
+    assert (worse.passed, worse.interval[1] < 0) == (True, True)
+    assert "as models do that learn from fewer sessions" in worse.detail
+    for levels in ({0.0: 0.2, 0.1: 0.2, 0.5: 0.3}, {0.0: 0.3, 0.1: 0.3, 0.5: 0.2}):
+        found = control_over_ramp(
+            evidence(daily=days(rng, old=lambda day, of=levels: of[RAMP[day]], shares=RAMP)), isolated
+        )  # fmt: skip
+        assert not found.passed
+        assert "fewer sessions to learn from would move control the other way" in found.advice
 
 
 def test_an_effect_that_pooled_models_turn_around_is_told_and_the_same_one_is_not():

@@ -111,7 +111,7 @@ def test_a_ramp_is_read_from_the_history(tmp_path):
         for number in range(160):
             at = START + timedelta(days=day, minutes=5 * number)
             log.visit(
-                started if day < 5 else ramped, f"v{day}-{number}", at, lambda _, __, at: 0.2 if at < half else 0.4
+                started if day < 5 else ramped, f"v{day}-{number}", at, lambda _, __, at: 0.4 if at < half else 0.2
             )
     check = checks_of(log.report(tmp_path, ramped))["control_over_ramp"]
     assert not check.passed

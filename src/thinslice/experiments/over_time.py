@@ -27,7 +27,9 @@ CHANGES = (
 def effect_over_time(evidence: Evidence, experiment: Experiment) -> Check | None:
     """Whether the goal's effect goes up or down with the days of the calendar (Holm over treatments).
 
-    None with fewer than six days, where probabilities changed while it ran, and for quantiles.
+    The effect is that of the models which were live: if one of two equal rankers found something good in the second
+    week, its effect did change. None with fewer than six days, where probabilities changed while it ran, and for
+    quantiles.
     """
     metric = goal_of(experiment)
     if metric is None or metric.quantile is not None or evidence.weighted:

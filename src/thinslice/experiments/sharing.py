@@ -54,8 +54,9 @@ SHARED_SOMETHING = (
     'meet, take unit = "cluster" or "block", and trust days with one and the same share only.'
 )
 ISOLATED_RAMP = (
-    "Training is isolated, so it is a shared stock, neighbors, something else that changed on the day of the ramp, or "
-    "that control learns from fewer sessions while the other variant is small. Read the days after the last ramp."
+    "Training is isolated, and fewer sessions to learn from would move control the other way: so it is a shared stock, "
+    "neighbors, a model that learned from another variant after all, or something else that changed on the day of the "
+    "ramp. Read the days after the last ramp."
 )
 NEIGHBORS = (
     "Units change each other's outcomes, so this difference is not what everybody in treatment would bring. Randomize "
@@ -115,17 +116,51 @@ def control_over_ramp(evidence: Evidence, experiment: Experiment) -> Check | Non
     """Whether control's level follows the treatments' share of the traffic, the days before the start included.
 
     Days are compared. Where training is shared, an effect that is sure of its sign at one share and of the other sign
-    at another fails, too; isolated rankers turn an effect around by learning (`effect_over_time` tells that). None
-    where the share was always the same, and for clusters.
+    at another fails, too; isolated rankers turn an effect around by learning (`effect_over_time` tells that). And they
+    do worse while they learn from fewer sessions, so there only what goes the other way counts: control above the days
+    before the start, when it learned from all, or below the first stages, when it learned from the fewest. None where
+    the share was always the same, and for clusters.
     """
     metric, control = goal_of(experiment), experiment.control_name
     if metric is None or metric.quantile is not None or evidence.clusters:
         return None
     days = [day for day in evidence.daily if day.share is not None and _large(day.variants.get(control))]
+    quotient = daily_quotient(metric)
+    found = _step(days, control, quotient)
+    if found is None:
+        return None
+    step, level, shares = found
+    days = [day for day in days if day.share in shares]
+    odd = step.pvalue is not None and step.pvalue < DAY_ALARM
+    if experiment.training == "isolated":
+        better = 1.0 if metric.direction == "up" else -1.0
+        odd = odd and (shares[0] == 0) == (step.value * better > 0)
+        later = _step([day for day in days if day.share], control, quotient) if shares[0] == 0 and not odd else None
+        if later is not None and (later[0].pvalue or 0.0) < DAY_ALARM and later[0].value * better < 0:
+            odd, (step, level, shares) = True, later
+    turned = "" if experiment.training == "isolated" else _turned(days, shares, experiment, quotient)
+    few, many = (percent(share, signed=False) if share else "none" for share in (shares[0], shares[-1]))
+    passed = not odd and not turned
+    detail = (
+        f"control's {metric.name} while treatments had {many} of the traffic, against the days when they had {few}: "
+        f"{_with_interval(step.value, step.ci, level)}"
+    )
+    if passed and step.pvalue is not None and step.pvalue < DAY_ALARM:
+        detail += ", as models do that learn from fewer sessions"
+    elif passed:
+        detail += ", which is no more than days differ anyway"
+    advice = ISOLATED_RAMP if experiment.training == "isolated" else SHARED_SOMETHING
+    return Check(
+        name="control_over_ramp", passed=passed, statistic=step.value / step.se, pvalue=step.pvalue,
+        detail=f"{detail}{turned}", advice="" if passed else advice, estimate=step.value, interval=step.ci,
+    )  # fmt: skip
+
+
+def _step(days: Sequence[Daily], control: str, quotient: Quotient) -> tuple[Estimate, float, list[float]] | None:
+    """Control at the largest treatment share against the smallest, its level at the smallest, and those shares."""
     shares = sorted({day.share for day in days if day.share is not None})
     shares = [share for share in shares if sum(day.share == share for day in days) >= FEWEST_DAYS]
     days = [day for day in days if day.share in shares]
-    quotient = daily_quotient(metric)
     if len(shares) < 2:
         return None
     try:
@@ -138,21 +173,8 @@ def control_over_ramp(evidence: Evidence, experiment: Experiment) -> Check | Non
         return None
     if step.pvalue is None:
         return None
-    turned = "" if experiment.training == "isolated" else _turned(days, shares, experiment, quotient)
-    few, many = (percent(share, signed=False) if share else "none" for share in (shares[0], shares[-1]))
     level = float(np.mean([of.mean for day, of in zip(days, levels, strict=True) if day.share == shares[0]]))
-    passed = step.pvalue >= DAY_ALARM and not turned
-    detail = (
-        f"control's {metric.name} while treatments had {many} of the traffic, against the days when they had {few}: "
-        f"{_with_interval(step.value, step.ci, level)}"
-    )
-    if passed:
-        detail += ", which is no more than days differ anyway"
-    advice = ISOLATED_RAMP if experiment.training == "isolated" else SHARED_SOMETHING
-    return Check(
-        name="control_over_ramp", passed=passed, statistic=step.value / step.se, pvalue=step.pvalue,
-        detail=f"{detail}{turned}", advice="" if passed else advice, estimate=step.value, interval=step.ci,
-    )  # fmt: skip
+    return step, level, shares
 
 
 def spillover_check(evidence: Evidence, experiment: Experiment) -> Check | None:
