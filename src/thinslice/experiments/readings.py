@@ -1,11 +1,13 @@
 """What an interval says: better, not worse, worse, or that one cannot say."""
 
 import math
+from typing import TYPE_CHECKING
 
-from thinslice.stats import Interval
+if TYPE_CHECKING:  # a web worker reads intervals too, and never imports the library that makes them
+    from thinslice.stats import Interval
 
 
-def read(ci: Interval | None, *, margin: float | None = None, direction: str = "up") -> str:
+def read(ci: "Interval | None", *, margin: float | None = None, direction: str = "up") -> str:
     """The reading of a relative interval.
 
     Turned so that up is good; the first that matches: low > 0 is better; low > -margin is not worse; high < 0 is worse;
