@@ -51,7 +51,7 @@ class Design(NamedTuple):
         estimate_sd: How much one estimate differs from the next; None with one run.
         bias: Mean of estimate minus truth.
         wrong_sign_share: Share of runs in which the estimate had the other sign than the truth; None where truth is 0.
-        coverage: Share of runs in which the 95 % interval held the truth.
+        coverage: Share of the runs with a 95 % interval in which it held the truth; None where no run had one.
         rejection_rate: Share of runs in which the design said that there is a difference.
         warned_share: Share of runs in which the report warned.
         warnings: Check → share of runs in which it failed.
@@ -66,7 +66,7 @@ class Design(NamedTuple):
     estimate_sd: float | None
     bias: float | None
     wrong_sign_share: float | None
-    coverage: float
+    coverage: float | None
     rejection_rate: float
     warned_share: float
     warnings: dict[str, float]
@@ -159,6 +159,7 @@ def _design(name: str, words: str, trials: Sequence[Trial]) -> Design:
     signed = [estimate * truth < 0 for estimate, truth in known if truth]
     warned = Counter(warning for trial in trials for warning in set(trial.warnings))
     actions = Counter(trial.action for trial in trials if trial.action)
+    covered = [trial.covered for trial in trials if trial.ci is not None]
     widths = [trial.width for trial in trials if trial.width is not None]
     return Design(
         name=name,
@@ -168,7 +169,7 @@ def _design(name: str, words: str, trials: Sequence[Trial]) -> Design:
         estimate_sd=sd,
         bias=float(np.mean([estimate - truth for estimate, truth in known])) if known else None,
         wrong_sign_share=float(np.mean(signed)) if signed else None,
-        coverage=sum(trial.covered for trial in trials) / n,
+        coverage=float(np.mean(covered)) if covered else None,
         rejection_rate=sum(trial.rejected for trial in trials) / n,
         warned_share=sum(bool(trial.warnings) for trial in trials) / n,
         warnings={check: times / n for check, times in warned.most_common()},

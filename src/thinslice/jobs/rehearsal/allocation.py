@@ -84,8 +84,8 @@ def steered(
 
 
 def conducted(
-    experiment: Experiment, where: NDArray[np.float64], outcomes: NDArray[np.float64], *, batches: int,
-    draw: np.random.Generator,
+    experiment: Experiment, where: NDArray[np.float64], outcomes: NDArray[np.float64], *,
+    batches: int | NDArray[np.int64], draw: np.random.Generator,
 ) -> Steered:  # fmt: skip
     """The same by production's rule: after each batch a report by logged probabilities says the next weights.
 
@@ -93,17 +93,17 @@ def conducted(
         experiment: `allocation = "thompson"`, two variants, one metric.
         where: Shape (units,), 0..1: where the hash puts them; below control's share is control.
         outcomes: Shape (2, units): what each would do under each variant.
-        batches: How often the weights change.
+        batches: How often the weights change, or shape (units,), the batch of each unit, rising from 0.
         draw: Randomness.
     """
     units, column = len(where), experiment.metrics[0].numerator
     code = np.zeros(units, dtype=np.int64)
     propensities = np.empty((units, 2))
-    batch = np.arange(units) * batches // units
+    batch = np.arange(units) * batches // units if isinstance(batches, int) else batches
     share = experiment.variants[1].weight
     cells: list[Cell] = []
     so_far: dict[str, Moments] = {}
-    for number in range(batches):
+    for number in range(int(batch[-1]) + 1):
         rows = np.flatnonzero(batch == number)
         code[rows] = where[rows] >= 1.0 - share
         propensities[rows] = 1.0 - share, share
