@@ -46,6 +46,7 @@ def test_freeze_label_and_run_as_one_would(workspace, bench, tmp_path):
     )
     assert frozen.exit_code == 0, frozen.output
     assert "Goals: hr 0.6, bad 0.5" in frozen.stdout
+    assert f"`thinslice benchmark run spring --workspace {workspace.root}`" in frozen.stdout
     toml = workspace.root / "benchmarks" / "shop" / "spring.toml"
     assert "hr = 0.6" in toml.read_text()
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from thinslice.cli.program import program
+from thinslice.evaluation import gates
 from thinslice.serving import ExperimentFiles, Intake, RecommendationIds
 from thinslice.settings import Workspace, read_settings
 from thinslice.store.live import MemoryLive
@@ -88,7 +89,26 @@ def test_a_shop_so_small_that_one_session_is_asked_about_is_trained_and_says_so(
     run("import", "events", str(path))
     told = run("train")
     assert "(one session)" in told
-    assert "withheld" not in told
+    assert "does not go live" not in told
+    assert "Nothing is new since the last model" in run("train")
+
+
+def test_a_log_in_which_nothing_can_be_asked_is_trained_and_says_that_nothing_is_wrong(run, tmp_path):
+    path = tmp_path / "alone.csv"
+    rows = [f"s{n},i{n},{1775000000 + 100 * n}" for n in range(10)]
+    path.write_text("session_id,item_id,ts\n" + "\n".join(rows), encoding="utf-8")
+    run("import", "events", str(path))
+    assert "How good they are is not known yet" in run("train")
+
+
+def test_a_model_that_is_refused_is_said_in_plain_words_with_what_to_do(run, tmp_path, monkeypatch):
+    path = tmp_path / "log.csv"
+    path.write_text(CSV, encoding="utf-8")
+    run("import", "events", str(path))
+    monkeypatch.setattr(gates, "SLOWEST_MS", -1.0)
+    told = run("train")
+    assert "session-knn does not go live, popular items are shown in its place: it is too slow (" in told
+    assert "to publish all the same: `thinslice train --workspace " in told
 
 
 def test_recommend_serves_the_catalog_of_an_untrained_shop(run, tmp_path):

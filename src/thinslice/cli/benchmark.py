@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.workspace import json_option, of, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace, read_settings
 
@@ -77,7 +77,8 @@ def freeze_(
         f"clicks before. {labeled:,} queries carry what the visitor bought, hid or reported."
     )
     click.echo(f"Goals: {', '.join(f'{metric} {goal:g}' for metric, goal in wanted.items())}. They stand in {path}.")
-    click.echo(f"Next: `thinslice benchmark label {name}` for slates by hand, `thinslice benchmark run {name}`.")
+    named = name + of(tenant, workspace)
+    click.echo(f"Next: `thinslice benchmark label {named}` for slates by hand, `thinslice benchmark run {named}`.")
 
 
 @command.command("label")

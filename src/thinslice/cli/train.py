@@ -1,11 +1,31 @@
 """`thinslice train`: trains a tenant's models from the lake and publishes them to a running service."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from thinslice.cli.workspace import json_option, print_json, workspace_option
+from thinslice.cli.workspace import json_option, of, print_json, workspace_option
 from thinslice.settings import Workspace, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from thinslice.jobs.train import Trained
+
+PLAIN = {
+    "better than popular": "it is worse than what is popular",
+    "not worse than live": "it may be worse than the model that serves now",
+    "no segment collapsed": "it fails a part of the visits",
+    "coverage": "it shows far fewer different items than the model that serves now",
+    "latency": "it is too slow",
+}
+"""Gate → what it means that it was not passed."""
+
+UNCHANGED = "nothing: the same data, settings and code."
+"""What `jobs.offline.changes_of` says where nothing is different."""
 
 
 @click.command("train", short_help="Train a tenant's models from the lake and publish them.")
@@ -33,11 +53,11 @@ def command(
         print_json([each.as_json() for each in trained])
         return
     for each in trained:
-        state = "live" if each.live else "kept, not live: the slot was rolled back"
         where = "" if each.slot == "live" else f" ({each.slot})"
         click.echo(
             f"Trained {', '.join(each.models)}{where} on {each.sessions:,} sessions, {each.clicks:,} clicks, "
-            f"{each.items:,} items in {each.seconds:.1f} s; version {each.version} is {state}."
+            f"{each.items:,} items in {each.seconds:.1f} s; version {each.version} is "
+            f"{_state(each, tenant, workspace)}."
         )
         if any(each.people.values()):
             click.echo(
@@ -49,18 +69,59 @@ def command(
                 f"  {name:<14} HR@20 {measured(figures['hr'], figures['hr_se'])}   "
                 f"MRR@20 {measured(figures['mrr'], figures['mrr_se'])}   (offline, {figures['n']:,} queries)"
             )
+        if each.slot == "live" and not each.offline:
+            click.echo(
+                "  How good they are is not known yet: the newest tenth of the sessions holds no second click on an "
+                "item that was there before. Nothing is wrong; training measures as soon as there are more sessions."
+            )
         for name, why in each.refused.items():
-            instead = "the model before goes on" if name in each.kept else "popularity answers instead"
-            click.echo(f"  {name} was withheld, {instead}: {'; '.join(why)}.")
+            click.echo(f"  {_refused(name, why, name in each.kept)}")
+        if each.refused and each.slot == "live":
+            click.echo(
+                "    Nothing to mend: training asks again as the log grows. What would help: "
+                f"`thinslice evaluate --tenant {tenant}{of('shop', workspace)} --why`; to publish all the same: "
+                f"`thinslice train{of(tenant, workspace)} --force`."
+            )
         if each.tuned:
             click.echo(f"  Tuned on these clicks: {', '.join(each.tuned)}.")
         for name, due in each.tuning_due.items():
-            click.echo(f"  {name} waits for being tuned ({due}): `thinslice train --full` does it now.")
+            click.echo(
+                f"  {name} serves with the settings it has; it should be tuned ({due}): "
+                f"`thinslice train{of(tenant, workspace)} --full` does it now, a running service by itself."
+            )
         if each.simplest:
             click.echo(f"  {each.simplest}")
         if each.default:
-            click.echo(f"  The policy auto stands for {each.default}.")
-        click.echo("  Since the last model: " + " ".join(each.changes))
+            click.echo(f"  Visitors get {each.default}: the policy auto stands for it now.")
+        click.echo(
+            "  Nothing is new since the last model: the same data, settings and code."
+            if each.changes == [UNCHANGED]
+            else "  Since the last model: " + " ".join(each.changes)
+        )
+
+
+def _state(trained: Trained, tenant: str, workspace: Workspace) -> str:
+    """Whether visitors get it, and if not, how they would."""
+    if trained.live:
+        return "live"
+    return (
+        "kept but not live, because somebody rolled this slot back; "
+        f"`thinslice models promote {trained.version}{of(tenant, workspace)}` makes it live"
+    )
+
+
+def _refused(name: str, why: Sequence[str], kept: bool) -> str:
+    """That a model does not go live, by which gate, and what visitors get in its place.
+
+    >>> _refused("session-knn", ["coverage: 40 against 90"], True)[:66]
+    'session-knn does not go live, the model before it goes on serving:'
+    """
+    said = []
+    for each in why:
+        gate, _, detail = each.partition(": ")
+        said.append(f"{PLAIN[gate]} ({detail})" if gate in PLAIN else each)
+    instead = "the model before it goes on serving" if kept else "popular items are shown in its place"
+    return f"{name} does not go live, {instead}: {'; '.join(said)}."
 
 
 def measured(value: float, error: float | None) -> str:

@@ -1,6 +1,7 @@
 """What every command shares: which workspace and tenant it works in, and results as JSON."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +61,16 @@ def workspace_option(function: Function) -> Function:
         show_default=True,
         help="The folder of this installation.",
     )(function)
+
+
+def of(tenant: str, workspace: Workspace) -> str:
+    """The options of a command to type next, each after a space: a tenant and a workspace that are not the default.
+
+    >>> of("shop", to_workspace("./workspace")), of("toys", Workspace(Path("/srv/rec")))
+    ('', ' --workspace /srv/rec --tenant toys')
+    """
+    where = "" if workspace.root == Path("workspace").resolve() else f" --workspace {shlex.quote(str(workspace.root))}"
+    return where + ("" if tenant == "shop" else f" --tenant {tenant}")
 
 
 def json_option(function: Function) -> Function:

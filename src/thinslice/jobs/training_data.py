@@ -161,7 +161,8 @@ class _Texts:
 
     def of(self, codes: NDArray[Any]) -> NDArray[np.object_]:
         """The texts of some codes, empty for -1."""
-        return np.array([*self._place, ""], dtype=np.object_)[codes]
+        found: NDArray[np.object_] = np.array([*self._place, ""], dtype=np.object_)[codes]
+        return found
 
 
 def _actions(names: _Texts) -> NDArray[np.uint8]:
@@ -247,7 +248,7 @@ def interactions_of(clicks: Clicks, mask: NDArray[np.bool_], *, as_of: float | N
 
 def people_of(clicks: Clicks, as_of: float | None = None) -> list[str]:
     """Who did each session, as far as that was known at a moment; empty for nobody, and for who came too long ago."""
-    user = clicks.known_user
+    user: NDArray[Any] = clicks.known_user
     if (user != "").any():
         user = identify(clicks.visitor, user, clicks.started, clicks.ended, as_of=as_of).user
     found = people(user.tolist(), clicks.visitor.tolist())

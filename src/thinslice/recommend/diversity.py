@@ -194,7 +194,7 @@ def likeness_of(items: Sequence[Item | None], known: Traits | None = None) -> ND
     rows = vectors_of(items, memory)
     if rows is None:
         rows = traits_of(items, memory)
-    alike = np.clip(rows @ rows.T, 0.0, 1.0)
+    alike: NDArray[np.float32] = np.clip(rows @ rows.T, 0.0, 1.0)
     np.fill_diagonal(alike, 1.0)
     return alike
 
