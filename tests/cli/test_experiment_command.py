@@ -116,7 +116,12 @@ def test_beside_a_broken_file_none_may_isolate_since_nobody_knows_what_that_one_
     [
         (("session-knn", "neural"), "there is no policy 'neural' (there is: "),
         (("days = 14", "days = -1"), "days is -1"),
-        (("name =", "nom ="), "nom"),
+        (("name =", "nom =", 1), "there is no field 'nom'. docs/reference"),
+        (("days =", "dayz ="), "there is no field 'dayz'; 'days' perhaps?"),
+        (("14", "'14'"), "days is text in quotes; it has to be a number."),
+        (("policy =", "polcy =", 1), "there is no field 'polcy' in variants; 'policy' perhaps?"),
+        ((', policy = "popular"', ""), "each of variants needs a 'policy'"),
+        (("days = 14", "ends_at = 2026-12-31"), "ends_at is a day without a time of day; it has to be a moment such"),
     ],
 )
 def test_a_file_that_does_not_hold_together_starts_nothing(run, definition, tmp_path, change, words):
@@ -185,7 +190,7 @@ def test_analyze_writes_a_page_and_prints_segments(run, csv, tmp_path):
         assert words in html
     assert "learns from" not in html
     gone = str(tmp_path / "absent" / "report.html")
-    assert "cannot be written: No such file" in run("experiment", "analyze", csv, *ASK, "--html", gone, code=2)
+    assert "report.html: No such file" in run("experiment", "analyze", csv, *ASK, "--html", gone, code=1)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +205,23 @@ def test_analyze_writes_a_page_and_prints_segments(run, csv, tmp_path):
 )
 def test_a_column_that_cannot_be_used_is_refused_in_words_that_need_no_database(run, csv, option, words):
     assert words in run("experiment", "analyze", csv, *ASK, *option, code=2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("1,old,2\n2,new,3\n3,New,1\n", "names 'New' and 'new', which differ by case or spaces alone"),
+        ("1,old,2\n2,new ,3\n3,new,1\n", "names 'new' and 'new ', which differ by case or spaces alone"),
+        ("1,old,2\n2,new\n", "some of its rows have more or fewer values than its header"),
+    ],
+    ids=["case", "space", "ragged"],
+)
+def test_a_file_that_is_written_carelessly_is_told_what_is_wrong(run, tmp_path, rows, words):
+    path = tmp_path / "units.csv"
+    path.write_text("user,arm,money\n" + rows)
+    asked = ("--unit", "user", "--variant", "arm", "--control", "old", "--metric", "money=money")
+    assert words in run("experiment", "analyze", str(path), *asked, code=2)
+    assert "is a folder" in run("experiment", "analyze", str(tmp_path), *asked, code=2)
 
 
 def test_analyze_refuses_with_exit_code_two(run, csv):

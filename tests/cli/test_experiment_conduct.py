@@ -96,6 +96,7 @@ def test_a_stopped_shadow_is_listed_as_stopped_and_points_to_what_it_told(run, t
     assert said == "The shadow of ranker is stopped. `thinslice experiment shadow ranker` says what it told.\n"
     assert [row["status"] for row in json.loads(run("experiment", "list", "--json"))] == ["stopped"]
     assert "ranker is stopped" in run("experiment", "shadow", "ranker")
+    assert "`thinslice experiment shadow ranker` says" in run("experiment", "report", "ranker", code=2)
 
 
 def test_an_edited_experiment_is_named_as_broken_and_can_be_stopped(run, tmp_path):

@@ -161,6 +161,7 @@ def test_the_command_ends_with_a_sentence_that_anyone_understands():
     assert told.endswith("5 % is what a sound test does.")
     assert "An ordinary A/B test warned: ! the split is not as planned (sample_ratio, 100 % of the runs)" in told
     assert "Without a warning: the test by logged probabilities." in told
+    assert "3 runs tell little of rare things: what did not happen in them may happen in up to 71 % of all." in told
     for words in ("the truth", "found", "bias", "covers", "warns", "decides"):
         assert words in told
 

@@ -100,6 +100,11 @@ def report(name: str, tenant: str | None, html: Path | None, workspace: Workspac
 
     of = chosen_tenant(workspace, tenant)
     experiment = read_experiment(workspace, of, name)
+    if experiment.started_at is None and experiment.shadow_at is not None:
+        raise BadInput(
+            f"experiment {name!r} was shown to nobody, so it has no effects.",
+            hint=f"`thinslice experiment shadow {name}` says what its shadow told.",
+        )
     result = measure(workspace, of, name, datetime.now(UTC), threads=os.cpu_count() or 1)
     currency = read_settings(workspace).tenant(of).currency
     _show(experiment, result, currency, html, as_json)
@@ -193,10 +198,7 @@ def _show(experiment: Experiment, result: Report, currency: str, html: Path | No
     if html is not None:
         from thinslice.cli.experiment_page import page
 
-        try:
-            html.write_text(page(experiment, result, currency), encoding="utf-8")
-        except OSError as error:
-            raise BadInput(f"{html} cannot be written: {error.strerror}.") from None
+        html.write_text(page(experiment, result, currency), encoding="utf-8")
     if as_json:
         click.echo(report_json(result).decode())
         return

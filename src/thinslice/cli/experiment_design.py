@@ -87,8 +87,9 @@ def _print(plan: "Design") -> None:
 
     console = Console(highlight=False)
     console.print(plan.sentence)
+    past = "day" if plan.history_days == 1 else f"{plan.history_days} days"
     console.print(
-        f"{plan.units:,} {plan.unit}s in the last {plan.history_days} days, {plan.units_a_day:,.0f} new a day.",
+        f"{plan.units:,} {plan.unit}s in the last {past}, {plan.units_a_day:,.0f} new a day.",
         style="dim",
     )
     table = Table(box=None, pad_edge=False)

@@ -143,7 +143,8 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
         table.add_row(
             name, *means, _bar(change, ci, row.reading, reach, bar), _change(change, ci, row.reading), reading
         )
-    sizes = f"{report.control} {rows[0].n_control:,} units, {variant} {rows[0].n_treatment:,} units"
+    of = {report.control: rows[0].n_control, variant: rows[0].n_treatment}
+    sizes = ", ".join(f"{name} {n:,} unit{'' if n == 1 else 's'}" for name, n in of.items())
     guarded = [f"{row.name.replace('_', ' ')} {100 * row.margin:g} %" for row in rows if row.margin is not None]
     margins = f"; accepted margin: {', '.join(guarded)}" if guarded else ""
     why = [f"{row.name.replace('_', ' ')} cannot be read: {row.why}." for row in rows if row.why]
@@ -152,7 +153,7 @@ def _effects(rows: list[MetricResult], report: Report, *, width: int, currency: 
 
 def _goal_by_segment(report: Report) -> list[list[dict[str, Any]]]:
     """Rows of the goal within segments, one list a treatment; those without an effect are left out."""
-    rows = [row for row in report.segments if row["role"] == "goal" and row["rel_effect_size"] is not None]
+    rows = [row for row in report.segments if row["role"] == "goal" and None not in believed(row)[:2]]
     return [[row for row in rows if row["variant"] == each] for each in dict.fromkeys(row["variant"] for row in rows)]
 
 

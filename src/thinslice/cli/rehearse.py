@@ -49,7 +49,7 @@ def command(
     if scenario.endswith(".toml"):
         path = Path(scenario)
         if not path.is_file():
-            raise BadInput(f"there is no file {path}.")
+            raise BadInput(f"{path} is a folder." if path.is_dir() else f"there is no file {path}.")
         text = path.read_bytes()
         if b"variants" in text:
             from thinslice.jobs.rehearsal.own import own_experiment

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from thinslice.web.wording import few
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -98,6 +100,8 @@ def print_rehearsal(found: Rehearsal) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(Text(LEGEND, style="bright_black"))
+    if few(found.runs):
+        console.print(Text(few(found.runs).replace(" %", NEVER_APART), style="yellow"))
     console.print()
     for design in found.designs:
         if design.warnings:

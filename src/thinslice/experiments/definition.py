@@ -1,7 +1,9 @@
 """An experiment's TOML file: read, checked and written back."""
 
+import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -84,6 +86,16 @@ class _ExperimentText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fingerprint: dict[str, str] = {}
 
 
+TABLES = {"variants": _VariantText, "metrics": _MetricText, "history": Allocation}
+"""The tables of a file, and what their rows hold."""
+
+TYPES = {
+    "str": "text in quotes", "float": "a number", "int": "a whole number", "bool": "true or false", "array": "a list",
+    "object": "a table", "datetime": "a moment such as 2026-03-01T09:00:00Z", "date": "a day without a time of day",
+}  # fmt: skip
+"""What a value is, in words."""
+
+
 def parse_experiment(
     text: str | bytes, tenant: str, where: str = "the experiment file", *, edited: bool = False
 ) -> Experiment:
@@ -115,7 +127,9 @@ def parse_experiment(
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"{where} is not valid TOML: {error}.") from None
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{where}: {error}.", hint="docs/reference/experiments.md lists every field.") from None
+        raise BadSettings(
+            f"{where}: {_wrong(error)}.", hint="docs/reference/experiments.md lists every field."
+        ) from None
     if read.tenant not in (None, tenant):
         raise BadSettings(f"{where}: tenant is {read.tenant!r}, but this is an experiment of {tenant!r}.")
     fields = {name: getattr(read, name) for name in _ExperimentText.__struct_fields__}
@@ -288,6 +302,28 @@ def is_running(experiment: Experiment) -> bool:
 def is_shadowed(experiment: Experiment) -> bool:
     """Whether its policies answer in shadow: before the start, and never shown."""
     return experiment.shadow_at is not None and experiment.started_at is None and experiment.stopped_at is None
+
+
+def _wrong(error: msgspec.ValidationError) -> str:
+    """What does not fit in a file, in words: the field, what stands there, what should; a near name is named."""
+    what, _, at = str(error).partition(" - at `$")
+    place = at.strip("`.")
+    table = place.partition("[")[0]
+    found = re.match(r"Object contains unknown field `(.*)`", what)
+    if found:
+        fields = TABLES.get(table, _ExperimentText).__struct_fields__
+        near = difflib.get_close_matches(found[1], fields, 1)
+        meant = f"; {near[0]!r} perhaps?" if near else ""
+        return f"there is no field {found[1]!r}{f' in {table}' if table else ''}{meant}"
+    found = re.match(r"Object missing required field `(.*)`", what)
+    if found:
+        return f"{f'each of {table} needs' if table else 'it needs'} a {found[1]!r}"
+    found = re.match(r"Expected `(.*)`, got `(.*)`", what)
+    if found:
+        wanted, got = (" or ".join(TYPES.get(name, name) for name in each.split(" | ") if name != "null")
+                       for each in found.groups())  # fmt: skip
+        return f"{place.replace('[...]', '')} is {got}; it has to be {wanted}"
+    return str(error)
 
 
 def _variants(rows: list[_VariantText], where: str) -> list[Variant]:

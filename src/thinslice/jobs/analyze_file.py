@@ -198,6 +198,14 @@ class _File:
         column = identifier(self.ask.variant)
         rows = rows_of(self.database, f"SELECT DISTINCT CAST({column} AS VARCHAR) AS variant FROM source")
         found = sorted(row["variant"] for row in rows)
+        alike: dict[str, str] = {}
+        for name in found:
+            other = alike.setdefault(name.strip().casefold(), name)
+            if other != name:
+                raise BadInput(
+                    f"column {self.ask.variant!r} names {other!r} and {name!r}, which differ by case or spaces alone.",
+                    hint="Write each variant in one way.",
+                )
         if self.ask.control not in found:
             known = ", ".join(found) or "no row at all"
             raise BadInput(f"control {self.ask.control!r} does not occur in column {self.ask.variant!r} ({known}).")

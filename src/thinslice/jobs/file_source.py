@@ -1,5 +1,6 @@
 """The file of an experiment that ran elsewhere, opened, and its columns checked."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
         BadInput: There is no such file, or it cannot be read.
     """
     if not path.is_file():
-        raise BadInput(f"there is no file {path}.")
+        raise BadInput(f"{path} is a folder." if path.is_dir() else f"there is no file {path}.")
     reader = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
     kind = reader.get(path.suffix.lower())
     if kind is None:
@@ -37,6 +38,12 @@ def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
             f"CREATE TEMP TABLE source AS SELECT *, row_number() OVER () AS {LINE} "
             f"FROM {kind}({text(str(path))}{options})"
         )
+        names = [str(row["column_name"]) for row in rows_of(database, "DESCRIBE source")]
+        if kind == "read_csv" and len(names) == 2 and re.search(r"[,;\t|]", names[0]):
+            raise BadInput(
+                f"{path.name} cannot be read as a table: some of its rows have more or fewer values than its header.",
+                hint="Each row needs one value for each name in the first line, with quotes around commas.",
+            )
     except duckdb.Error as error:
         raise BadInput(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
 

@@ -66,6 +66,9 @@ TRAININGS = {
 KINDS = {"test": "", "holdout": "holdout", "backtest": "backtest"}
 """What is said of an experiment that is no ordinary test."""
 
+MANY_RUNS = 200
+"""From so many runs on a rehearsal tells shares to some points."""
+
 MINUS, THIN, FIXED = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"
 
 
@@ -137,6 +140,21 @@ def milliseconds(value: float | None) -> str:
 def moment(value: datetime | None) -> str:
     """A time in UTC, to the minute."""
     return "–" if value is None else f"{value:%-d %b %Y, %H:%M} UTC"
+
+
+def few(runs: int) -> str:
+    """What so few runs of a rehearsal cannot tell; empty where there are many.
+
+    A share that was never seen in n runs is, with 95 % confidence, at most 1 - .025^(1/n) (Clopper and Pearson).
+
+    >>> few(20)
+    '20 runs tell little of rare things: what did not happen in them may happen in up to 17 % of all.'
+    """
+    if runs >= MANY_RUNS:
+        return ""
+    most, seen = 100 * (1 - 0.025 ** (1 / runs)), "it" if runs == 1 else "them"
+    told = "1 run tells" if runs == 1 else f"{runs} runs tell"
+    return f"{told} little of rare things: what did not happen in {seen} may happen in up to {most:.0f} % of all."
 
 
 def chance(pvalue: float | None) -> str:
