@@ -66,7 +66,7 @@ def computed_s(pid: int) -> float:
     return sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
-def stand_back(*, keep_share: bool = False) -> None:
+def stand_back(*, keep_share: bool = False, nice: int = SHARE_NICE) -> None:
     """Lets everything else go first: the lowest priority, and on Linux the class that only fills idle time.
 
     A process of the lowest priority still keeps one that wakes up waiting for its turn; one of the idle class yields at
@@ -74,12 +74,13 @@ def stand_back(*, keep_share: bool = False) -> None:
     session, this holds only against those of the same session.
 
     Args:
-        keep_share: Keeps about a tenth of a core (`SHARE_NICE`), for what must end some time on a machine without any
-            idle time; it is taken for work in bulk, that wakes up behind everybody else. A process that stands back
+        keep_share: Keeps a share of a core, for what must end some time on a machine without any idle time; it is
+            taken for work in bulk, that wakes up behind everybody else. A process that stands back
             already, or whose parent did, stays there.
+        nice: How large that share is; about a tenth of a core when nothing is said.
     """
     if keep_share:
-        os.nice(max(0, SHARE_NICE - os.nice(0)))
+        os.nice(max(0, nice - os.nice(0)))
         if hasattr(os, "SCHED_BATCH"):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         return

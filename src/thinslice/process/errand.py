@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ def sessions(workspace: Workspace) -> dict[str, Any]:
 
 
 ERRANDS: dict[str, Callable[[Workspace], dict[str, Any]]] = {"sessions": sessions}
-"""Name → what it does; what it returns is printed as one line of JSON."""
+"""Name → what it does; what it returns is printed as one line of JSON, with the seconds that it computed."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     die_with(options.parent)
     stand_back()
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {options.what} %(levelname)s %(message)s")
-    sys.stdout.write(json.dumps(ERRANDS[options.what](Workspace(options.workspace))) + "\n")
+    found = ERRANDS[options.what](Workspace(options.workspace))
+    sys.stdout.write(json.dumps({**found, "computed_s": time.process_time()}) + "\n")
 
 
 if __name__ == "__main__":

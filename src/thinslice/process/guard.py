@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-BEHIND_S = 15.0
+BEHIND_S = 20.0
 """A compaction that is due for so long (seconds) and has not been done has starved."""
 
 FIRST_HOLD_S = 300.0
@@ -33,7 +33,7 @@ class Guard:
         times: How often they got one.
 
     >>> guard = Guard(Path("there-is-none.json"), 60.0, 1000.0)
-    >>> guard.look(1070.0), guard.look(1076.0), guard.shares
+    >>> guard.look(1080.0), guard.look(1081.0), guard.shares
     (False, True, True)
     """
 
