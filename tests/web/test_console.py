@@ -197,3 +197,17 @@ def test_an_experiment_file_that_is_no_text_is_named_beside_the_others(worker, c
     for page in pages:
         assert "shop/broken.toml is no text in UTF-8" in page.body.decode()
         assert str(worker.workspace.root) not in page.body.decode()
+
+
+def test_an_experiment_in_shadow_is_told_to_be_shown_to_nobody(worker, console):
+    path = worker.workspace.experiments / "shop" / "shadowy.toml"
+    plan = 'name = "shadowy"\nshadow_at = 2026-03-01T09:00:00Z\n'
+    path.write_text(plan + 'variants = [{name = "a", policy = "popular"}, {name = "b", policy = "session-knn"}]\n')
+    try:
+        pages = [console("/console/experiments").body.decode(), console("/console/experiments/shadowy").body.decode()]
+    finally:
+        path.unlink()
+    assert "in shadow since 1 Mar 2026" in pages[0]
+    assert "shown to nobody" in pages[0]
+    assert "<code>thinslice experiment shadow shadowy</code> says what it told." in pages[1]
+    assert "No report yet" not in pages[1]
