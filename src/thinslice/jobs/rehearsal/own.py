@@ -99,7 +99,7 @@ def own_experiment(
     )  # fmt: skip
     experiment = judged_by_page(experiment)
     shares = _cluster_shares(workspace, owner, experiment, units) if experiment.unit == "cluster" else ()
-    designs = {"nothing": "your experiment without an effect"}
+    designs = {"nothing": "your experiment without an effect (there the truth is 0)"}
     if experiment.placement != EVERYWHERE:
         designs["steals"] = f"{experiment.placement} only takes {100 * abs(effect):g} % from its neighbors"
     where_to = "" if experiment.placement == EVERYWHERE else f" at {experiment.placement}"
