@@ -66,7 +66,8 @@ class BoughtTogether(ItemToItem):
             none = np.empty(0, dtype=np.int64)
             return cls.from_table(none, none, np.empty(0), interactions.item_ids)
         parts = list(_pairs(basket, item, count, shrinkage, int(top)))
-        return cls.from_table(*(np.concatenate(each) for each in zip(*parts, strict=True)), interactions.item_ids)
+        first, second, lift = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return cls.from_table(first, second, lift, interactions.item_ids)
 
 
 def _pairs(

@@ -83,8 +83,13 @@ def _personal(
 
 
 def strongest(reason: Reason) -> str | None:
-    """The session item that gave the largest share of a score."""
-    return max(reason.terms, key=reason.terms.__getitem__) if reason.terms else None
+    """The term that gave the largest share of a score; None where no term raised it.
+
+    >>> strongest(Reason("c", 0.1, {"a": 0.3, "b": -0.2})), strongest(Reason("c", -0.2, {"b": -0.2}))
+    ('a', None)
+    """
+    best = max(reason.terms, key=reason.terms.__getitem__, default=None)
+    return best if best is not None and reason.terms[best] > 0 else None
 
 
 def because(item_id: str | None, title: Callable[[str], str], words: str = "Because you viewed {}") -> str:
