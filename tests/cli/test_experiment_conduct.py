@@ -89,6 +89,18 @@ def test_a_start_says_what_visitors_see_while_nothing_is_trained(run, tmp_path):
     assert "the catalog in its own order" in got.stderr
 
 
+def test_a_start_names_the_experiment_that_serves_the_same_slates(run, tmp_path):
+    run("experiment", "start", str(tmp_path / "ranker.toml"))
+    (tmp_path / "second.toml").write_text(FILE.replace("ranker", "second"))
+    arguments = ["experiment", "start", str(tmp_path / "second.toml"), "--workspace", str(tmp_path / "w")]
+    assert "Warning: ranker runs on the same placement" in CliRunner().invoke(program, arguments).stderr
+    run("experiment", "stop", "ranker")
+    run("experiment", "stop", "second")
+    (tmp_path / "third.toml").write_text(FILE.replace("ranker", "third"))
+    arguments[2] = str(tmp_path / "third.toml")
+    assert "same placement" not in CliRunner().invoke(program, arguments).stderr
+
+
 def test_a_stopped_shadow_is_listed_as_stopped_and_points_to_what_it_told(run, tmp_path):
     run("experiment", "start", str(tmp_path / "ranker.toml"), "--shadow")
     assert [row["status"] for row in json.loads(run("experiment", "list", "--json"))] == ["shadow"]

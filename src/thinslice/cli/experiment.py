@@ -56,7 +56,7 @@ def start(
 ) -> None:
     """Check the experiment in FILE (TOML) and start it; a running service follows within a second."""
     from thinslice.experiments import parse_experiment
-    from thinslice.jobs.conduct import start_experiment
+    from thinslice.jobs.conduct import served_first, start_experiment
     from thinslice.jobs.support import support_of
 
     if shadow:
@@ -72,6 +72,12 @@ def start(
     for each in supports:
         if each.verdict in ("thin", "cold", "untrained"):
             click.echo(f"Warning: {each.sentence}", err=True)
+    for other in served_first(workspace, experiment):
+        click.echo(
+            f"Warning: {other} runs on the same placement, and a slate is of one experiment: units may be missing from "
+            "one of them. Give both a `layer` and ranges of it.",
+            err=True,
+        )
     if as_json:
         print_json(row_of(experiment))
         return

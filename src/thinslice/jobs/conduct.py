@@ -403,6 +403,20 @@ def _start(workspace: Workspace, experiment: Experiment, where: str, now: dateti
     return started
 
 
+def served_first(workspace: Workspace, experiment: Experiment) -> list[str]:
+    """Running experiments that may take units from this one: one slate is of one experiment, beside a holdout.
+
+    Experiments of one layer exclude each other by their ranges, so they are not meant.
+    """
+    others, _ = read_experiments(workspace.experiments, experiment.tenant)
+    return [
+        other.name for other in others
+        if is_running(other) and other.name != experiment.name and "holdout" not in (other.kind, experiment.kind)
+        and ("*" in (other.placement, experiment.placement) or other.placement == experiment.placement)
+        and not (experiment.layer and other.layer == experiment.layer)
+    ]  # fmt: skip
+
+
 def items_there(workspace: Workspace, tenant: str, now: datetime) -> list[str]:
     """The ids of all items that the lake knows: of the catalog, and those that anybody did anything with."""
     lake = Lake(workspace.lake)
