@@ -1,4 +1,4 @@
-"""A policy may name the neural ranker: jobs train it, freshen it every minute, and workers serve it, all without PyTorch."""
+"""A policy may name the neural ranker: jobs train it, freshen it, and workers serve it, all without PyTorch."""
 
 import subprocess
 import sys

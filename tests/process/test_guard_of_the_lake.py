@@ -48,6 +48,16 @@ def test_a_lake_that_falls_behind_gives_the_jobs_a_share_once(said):
     assert guard.times == 1
 
 
+def test_where_no_shop_has_a_model_the_jobs_begin_with_a_share_and_stand_back_later(said):
+    guard = Guard(said(covered_until=1_000.0), COMMIT_EVERY_S, opened_at=990.0, shares=True)
+    assert guard.shares
+    assert not guard.look(1_001.0)
+    said(covered_until=990.0 + FIRST_HOLD_S)
+    assert guard.look(991.0 + FIRST_HOLD_S)
+    assert not guard.shares
+    assert guard.times == 0, "nobody starved"
+
+
 def test_what_an_earlier_service_left_behind_is_no_delay_of_this_one(said):
     guard = Guard(said(covered_until=0.0), COMMIT_EVERY_S, opened_at=1_000_000.0)
     assert not guard.look(1_000_001.0)
@@ -186,6 +196,7 @@ def test_events_reach_the_lake_within_a_minute_though_others_take_every_core(tmp
     workspace.root.mkdir()
     workspace.settings_file.write_text(HEAD + "\n[lake]\ncommit_every_s = 1.0\n")
     key = make_tenant(workspace, "shop")["secret"]
+    (workspace.models / "shop" / "versions" / "earlier").mkdir(parents=True)  # no new shop, whose jobs have a share
     lake, arrived = Lake(workspace.lake), {}
 
     def look():
@@ -200,7 +211,7 @@ def test_events_reach_the_lake_within_a_minute_though_others_take_every_core(tmp
         wait_for(look, 60)
         with spinning(cores):
             began = time.monotonic()
-            wait_for(lambda: state_of(workspace)["jobs_share"]["now"], 60)
+            wait_for(lambda: state_of(workspace)["jobs_share"]["times"], 60)
             told = time.monotonic()
             wait_for(lambda: any(at > told for name, at in dict(shop.acknowledged).items() if name in look()), 90)
             waiting = dict(shop.acknowledged)

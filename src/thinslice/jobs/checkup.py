@@ -370,7 +370,8 @@ def check_service(patient: Patient) -> Finding:
             name="service", status="look", message=f"restarted since the start: {restarts}.",
             advice="The service's log says with which code each ended (-9: killed, often for memory).",
         )  # fmt: skip
-    if service.get("jobs_share", {}).get("now"):
+    share = service.get("jobs_share", {})
+    if share.get("now") and share["times"]:
         return Finding(
             name="service", status="look",
             message="the machine has no idle time: the jobs starved and were given a share of their own.",

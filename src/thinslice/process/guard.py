@@ -27,6 +27,7 @@ class Guard:
         said: That file.
         commit_every_s: How often the logs become lake tables, in seconds.
         opened_at: When the service started, in unix seconds: nothing is due before.
+        shares: Whether they have a share from the start, as where no shop has a model yet: a first one is not to wait.
 
     Attributes:
         shares: Whether the jobs have a share now; else they fill idle time.
@@ -37,8 +38,8 @@ class Guard:
     (False, True, True)
     """
 
-    def __init__(self, said: Path, commit_every_s: float, opened_at: float) -> None:
-        self.shares = False
+    def __init__(self, said: Path, commit_every_s: float, opened_at: float, *, shares: bool = False) -> None:
+        self.shares = shares
         self.times = 0
         self._said = said
         self._commit_every_s = commit_every_s

@@ -131,7 +131,9 @@ class Service:
             self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, listener))
         command = [sys.executable, "-m", "thinslice.process.jobs", *common]
         self.children.append(Child("jobs", command, {**base, **ONE_THREAD}))
-        self._guard = Guard(self.workspace.run / "jobs.json", self.settings.lake.commit_every_s, time.time())
+        new = next(self.workspace.models.glob("*/versions/*"), None) is None  # no shop has a model yet
+        every_s = self.settings.lake.commit_every_s
+        self._guard = Guard(self.workspace.run / "jobs.json", every_s, time.time(), shares=new)
         self._guarded_at = time.monotonic()
         self._told: list[int] = []
         self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
