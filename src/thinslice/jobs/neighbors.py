@@ -30,9 +30,10 @@ def spillovers(database: Database, experiment: Experiment) -> list[Spillover]:
 
     Args:
         database: After `thinslice.jobs.daily.count_days` has looked at every unit, by the hash of its id.
-        experiment: Its units are visitors, users or sessions.
+        experiment: Its units are visitors, users or sessions. Where they are dealt anew each period, what neighbors
+            got changes with it, and nothing is said.
     """
-    if experiment.unit not in UNIT_KEYS or goal_of(experiment) is None:
+    if experiment.unit not in UNIT_KEYS or experiment.rerandomize_days or goal_of(experiment) is None:
         return []
     found = [_by_group(database, experiment, SAME_ITEM, "item_id")]
     if _has(database, "items"):
