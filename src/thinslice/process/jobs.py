@@ -29,7 +29,7 @@ from thinslice.jobs.program import write_programs
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
 from thinslice.jobs.tend import tend
-from thinslice.jobs.train import news_of_tenants
+from thinslice.jobs.train import LIVE_SLOT, news_of_tenants
 from thinslice.jobs.training_data import Counted, count_all
 from thinslice.process.bond import computed_s, die_with, stand_back
 from thinslice.process.guard import said_in
@@ -104,6 +104,7 @@ class Jobs:
         self._news: list[News] = []
         self._children: dict[str, tuple[str, subprocess.Popen[bytes], float]] = {}
         self._computed_s: dict[str, float] = {}
+        self._share = share
         self._patience = Patience((lane, tenant) for lane, tenant in self.state["starved"])
         self._catalog_version = -1
         self._item_sequence: dict[str, int] = {}
@@ -289,7 +290,8 @@ class Jobs:
     def _start(self, lane: str, what: str, tenant: str, now: float) -> None:
         command = [sys.executable, "-m", "thinslice.process.training", "--workspace", str(self.workspace.root)]
         command += ["--tenant", tenant, "--what", what, "--parent", str(os.getpid())]
-        if self._patience.starves(lane, tenant):
+        first = self._share and what == "refit" and LIVE_SLOT not in self.artifacts.live(tenant)
+        if first or self._patience.starves(lane, tenant):
             command.append("--share")
         if what != "tune":
             there = count_all(self.lake).get(tenant, Counted(0, ""))
