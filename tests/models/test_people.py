@@ -2,11 +2,17 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 
 from thinslice.models import SessionRanker, from_columns
+from thinslice.models.candidates import Candidates
+from thinslice.models.lambdamart import Trees
 from thinslice.models.people import FEATURES, HISTORY, NEVER, OWN, People
+from thinslice.models.people_ranking import KNOWN_SHARE, share_of_known
+from thinslice.models.trees_and_network import TreesAndNetwork
+from thinslice.models.tuning import head, tune
 from thinslice.models.user_traits import NOWHERE_KM, Traits
 from thinslice.records import ACTIONS, Item, User
 from thinslice.testing import small_world
@@ -133,8 +139,9 @@ def test_somebody_known_is_shown_own_things_at_once_and_a_stranger_is_not(ranker
 
 
 def test_who_is_unknown_gets_to_the_last_digit_what_the_session_alone_gives(world, ranker):
+    rest = 10 * (1 - KNOWN_SHARE)  # both together cost what a training may cost
     alone = SessionRanker.fit(
-        world._replace(user=None, user_ids=()), rng=0, tune_cpu_s_per_million=10, least_questions=200
+        world._replace(user=None, user_ids=()), rng=0, tune_cpu_s_per_million=rest, least_questions=200
     )
     for session in (["any-3"], ["own-7-2", "any-5"], [], ["never seen"]):
         for stranger in (None, "nobody"):
@@ -166,6 +173,27 @@ def test_a_mask_only_leaves_items_out_for_somebody_known(ranker):
     part = ranker.recommend(["any-3"], len(mask), allowed=mask, user_id="p5")
     assert list(zip(*part[:2], strict=True)) == kept
     assert len(set(whole.item_ids)) == len(whole.item_ids)
+
+
+def test_known_people_are_asked_about_over_the_candidates_that_tuning_made(world):
+    learner = TreesAndNetwork(Trees({"trees": 10, "leaves": 8, "learning_rate": 0.1, "least_rows": 50, "seed": 0}))
+    tuned = tune(world, candidates=50, holdout=0.1, least_questions=200, budget_s=5, seed=0, learner=learner)
+    past = head(world, int(0.9 * (len(world.session_ptr) - 1)))
+    anew = Candidates.build(past, tuned.settings).arrays()
+    assert all(np.array_equal(array, anew[name]) for name, array in tuned.past.arrays().items())
+    assert tuned.past.arrays().keys() == anew.keys()
+
+
+def test_the_budget_is_shared_only_where_enough_known_people_come_back(world):
+    assert share_of_known(world, (), 0.1, 200) == KNOWN_SHARE
+    assert share_of_known(world, (), 0.1, 10**6) == 0
+    assert share_of_known(world._replace(user=None, user_ids=()), (), 0.1, 1) == 0
+    first = visits_of(*((f"p{n}", n, ["a", "b"]) for n in range(40)))  # nobody comes twice
+    assert share_of_known(first, (), 0.1, 1) == 0
+    told = [User(tenant="s", user_id=f"p{n}", updated_at=NOW, loyalty_tier="gold") for n in range(40)]
+    assert share_of_known(first, told, 0.1, 8) == KNOWN_SHARE  # the shop says something of them
+    silent = [msgspec.structs.replace(user, consent="none") for user in told]
+    assert share_of_known(first, silent, 0.1, 8) == 0
 
 
 def test_freshened_the_history_goes_on_with_the_same_trees(world, ranker):

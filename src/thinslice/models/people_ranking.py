@@ -7,7 +7,7 @@ never touched by it.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -18,14 +18,17 @@ from thinslice.models.candidates import Candidates, Found, Lessons, Questions, q
 from thinslice.models.lambdamart import figures, ranked
 from thinslice.models.people import ALIKE, OWN, Memory, People
 from thinslice.models.ranking_features import EVIDENCE, FEATURES
-from thinslice.models.tuning import SecondStage, first_questions, head
+from thinslice.models.tuning import SecondStage, Tuned, ease_of, first_questions, head
 from thinslice.records import Arrays, Interactions, Item, User
 
 POPULAR = 30
 """So many items that are popular now join the candidates of somebody who has not clicked yet."""
 
-ROWS_PER_S = 5_000
-"""Rows that the trees learn from, for each CPU second of the budget: a third of what all questions get."""
+KNOWN_SHARE = 0.25
+"""The part of a training's budget that goes to what is known of people, where enough are known."""
+
+ROWS_PER_S = 14_000
+"""Rows that the trees learn from, for each CPU second of that part."""
 
 MOST_QUESTIONS = 3000
 """By so many questions it is judged whether the history helps."""
@@ -175,8 +178,7 @@ def learn_known(
     interactions: Interactions,
     items: Sequence[Item] | None,
     users: Sequence[User],
-    settings: Mapping[str, float],
-    second: SecondStage,
+    tuned: Tuned,
     *,
     holdout: float,
     least_questions: int,
@@ -190,8 +192,8 @@ def learn_known(
         interactions: All clicks.
         items: The catalog.
         users: What the shop says of its users.
-        settings: Tuned before: those of the candidates, and how many there are.
-        second: What ranks by the session alone.
+        tuned: What `tune` made of the same clicks with the same `holdout`: its candidates of the older sessions are
+            asked, and its second stage ranks by the session alone.
         holdout: Share (0..1) of the sessions, the newest, that are asked about after learning from the others.
         least_questions: With fewer questions of known people nothing is learned.
         budget_s: About so many CPU seconds.
@@ -202,18 +204,21 @@ def learn_known(
         The correction, and what came of it: JSON values.
     """
     first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
+    second, stage = tuned.second, tuned.past
+    if second is None or stage is None:
+        return None, {"why": "nothing was learned of the sessions"}
+    if (most_asked := clicks_of_known(interactions, first, users)) < least_questions:
+        return None, {"why": f"{most_asked} questions of known people, {least_questions} are needed"}
     past = head(interactions, first)
-    if not users and (back := _clicks_of_returned(interactions, first)) < least_questions:
-        return None, {"why": f"{back} questions of known people, {least_questions} are needed"}
     remembered = People.build(past, items, users)
     questions, who = questions_of_people(interactions, past, remembered)
     asked = len(who)
     if asked < max(least_questions, 1):
         return None, {"why": f"{asked} questions of known people, {least_questions} are needed"}
-    stage, block = Candidates.build(past, settings), int(settings["candidates"])
-    wide, rows = block + OWN + ALIKE, int(ROWS_PER_S * budget_s)
-    keep = float(np.clip(rows / (asked * wide), *KEEP))
-    most = min(asked, max(2, int(rows / (1 + keep * wide))))
+    block = int(tuned.settings["candidates"])
+    wide, rows, ease = block + OWN + ALIKE, int(ROWS_PER_S * budget_s), ease_of(questions)
+    keep = float(np.clip(rows / (asked * ease * wide), *KEEP))
+    most = min(asked, max(2, int(ease * rows / (1 + keep * wide))))
     taught = np.sort(np.random.default_rng([seed, 2]).permutation(asked)[:most])
     questions, who = questions.some(taught), who[taught]
     cut = int(0.8 * most)
@@ -237,13 +242,25 @@ def learn_known(
     return learner.whole_of_known(lessons, begin, trial), told
 
 
-def _clicks_of_returned(interactions: Interactions, first: int) -> int:
-    """Clicks, from session number `first` on, of people who were there before."""
+def share_of_known(
+    interactions: Interactions, users: Sequence[User], holdout: float, least_questions: int
+) -> float:  # fmt: skip
+    """The part of a training's budget (0..1) for `learn_known`: 0 where it would learn nothing."""
+    first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
+    return KNOWN_SHARE if clicks_of_known(interactions, first, users) >= max(least_questions, 1) else 0.0
+
+
+def clicks_of_known(interactions: Interactions, first: int, users: Sequence[User] = ()) -> int:
+    """Clicks, from session number `first` on, of people who were there before, or of whom the shop says something."""
     user = interactions.user
     if user is None:
         return 0
-    back = (user[first:] >= 0) & np.isin(user[first:], user[:first])
-    return int(np.diff(interactions.session_ptr)[first:][back].sum())
+    told = {each.user_id for each in users if each.consent == "personalization"}
+    known = np.array([*(name in told for name in interactions.user_ids), False])
+    known[user[:first]] = True
+    known[-1] = False
+    clicks: int = np.diff(interactions.session_ptr)[first:][known[user[first:]]].sum()
+    return int(clicks)
 
 
 def questions_of_people(

@@ -19,7 +19,7 @@ from thinslice.models.candidates import DEFAULTS, Candidates, Found
 from thinslice.models.interactions import from_columns
 from thinslice.models.lambdamart import Trees, stump
 from thinslice.models.people import People
-from thinslice.models.people_ranking import Asker, KnownPeople, learn_known, warm_people
+from thinslice.models.people_ranking import Asker, KnownPeople, learn_known, share_of_known, warm_people
 from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
 from thinslice.models.trees_and_network import ForestWithNetwork, TreesAndNetwork
 from thinslice.models.tuning import SecondStage, Tuned, tune
@@ -121,17 +121,19 @@ class SessionRanker(PersonalModel):
         candidates: int, holdout: float, least_questions: int, budget_s: float, seed: int,
     ) -> Self:  # fmt: skip
         """Tuned and learned by a `tuning.Learner` that is a `people_ranking.Corrector`, too."""
+        known_s = budget_s * share_of_known(interactions, users, holdout, least_questions)
         tuned = tune(
             interactions, candidates=candidates, holdout=holdout, least_questions=least_questions,
-            budget_s=budget_s, seed=seed, learner=learner,
+            budget_s=budget_s - known_s, seed=seed, learner=learner,
         )  # fmt: skip
-        known = None
+        known, evidence = None, tuned.evidence
         if interactions.user is not None and tuned.second is not None:
             known, told = learn_known(
-                interactions, items, users, tuned.settings, tuned.second, holdout=holdout,
-                least_questions=least_questions, budget_s=budget_s, learner=learner, seed=seed,
+                interactions, items, users, tuned, holdout=holdout,
+                least_questions=least_questions, budget_s=known_s, learner=learner, seed=seed,
             )  # fmt: skip
-            tuned = tuned._replace(evidence={**tuned.evidence, "known_people": told})
+            evidence = {**evidence, "known_people": told}
+        tuned = tuned._replace(evidence=evidence, past=None)
         return cls._of(interactions, tuned, known, items, users)
 
     def refit(

@@ -80,11 +80,16 @@ class Learner(Protocol):
 
 
 class Tuned(NamedTuple):
-    """Chosen settings (every name of `candidates.DEFAULTS`, and `candidates`), the second stage if any, evidence."""
+    """Chosen settings (every name of `candidates.DEFAULTS`, and `candidates`), the second stage if any, evidence.
+
+    Attributes:
+        past: The candidates, by these settings, of the sessions before those that were asked about.
+    """
 
     settings: dict[str, float]
     second: SecondStage | None
     evidence: dict[str, Any]
+    past: Candidates | None = None
 
 
 def tune(
@@ -113,7 +118,7 @@ def tune(
         reason = f"{asked} questions, {least_questions} are needed" if budget_s > 0 else "no time was given"
         return Tuned(defaults, None, {"tuned": False, "why": reason})
     draw = np.random.default_rng(seed)
-    affordable = max(1, int(QUESTIONS_PER_S * budget_s * _ease(questions)))
+    affordable = max(1, int(QUESTIONS_PER_S * budget_s * ease_of(questions)))
     judged = questions.some(_sample(draw, asked, min(MOST_QUESTIONS, affordable)))
     stage = Candidates.build(past, defaults)
     settings, tried = _settings(stage, judged, defaults, candidates)
@@ -127,7 +132,7 @@ def tune(
         "tried": tried,
         "ranking": learned,
     }
-    return Tuned(settings, second, evidence)
+    return Tuned(settings, second, evidence, stage)
 
 
 def head(interactions: Interactions, sessions: int) -> Interactions:
@@ -142,7 +147,7 @@ def head(interactions: Interactions, sessions: int) -> Interactions:
     return interactions._replace(**cut)
 
 
-def _ease(questions: Questions) -> float:
+def ease_of(questions: Questions) -> float:
     """The share of the usual number of questions that costs as much as they do, long sessions being dear; at most 1."""
     shown = np.minimum(questions.end - questions.begin, DEFAULTS["look"])
     return float(min(1.0, USUAL_CLICKS / max(float(shown.mean()), 1.0)))
@@ -189,7 +194,7 @@ def _ranking(
 ) -> tuple[SecondStage | None, dict[str, Any]]:
     """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does."""
     asked = len(questions.answer)
-    ease = _ease(questions)
+    ease = ease_of(questions)
     rows = int(ROWS_PER_S * budget_s)
     keep = float(np.clip(rows / (asked * ease * candidates), *KEEP))
     most = min(asked, max(1, int(ease * rows / (1 + keep * candidates))))
