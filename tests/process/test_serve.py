@@ -18,7 +18,7 @@ from thinslice.errors import BadInput, StoreError
 from thinslice.jobs.checkup import service_of
 from thinslice.jobs.demo import fill
 from thinslice.process import Service
-from thinslice.process.bond import alive
+from thinslice.process.bond import alive, processors_for
 from thinslice.records import Item
 from thinslice.settings import Workspace, read_settings
 from thinslice.store.lake import Lake
@@ -190,6 +190,51 @@ def test_connections_are_dealt_out_to_both_workers(shop):
     wait_for(both_answer)
     answered = [shop.ask("GET", "/healthz")[1] for _ in range(60)]
     assert min(answered.count("w1"), answered.count("w2")) >= 12  # a fair coin falls short once in half a million times
+
+
+def test_a_busy_worker_hands_connections_to_one_that_rests_and_no_answer_is_missed(shop):
+    lines = []
+    while len(lines) < 8:
+        line = http.client.HTTPConnection("127.0.0.1", shop.port, timeout=10)
+        lines.append(line)
+        if asked(shop, line) != "w1":
+            lines.pop().close()
+
+    workers, deadline = {"w1"}, time.monotonic() + 30.0
+    while workers != {"w1", "w2"} and time.monotonic() < deadline:
+        workers = {asked(shop, line) for _ in range(20) for line in lines}
+    workers = {asked(shop, line) for line in lines}
+    for line in lines:
+        line.close()
+    assert workers == {"w1", "w2"}, "the busy one keeps its part, too"
+
+
+def asked(shop, line):
+    """The worker that answers on this connection, which is never opened anew."""
+    line.auto_open = line.sock is None
+    line.request(
+        "POST", "/v1/recommendations", json.dumps({"k": 5}), {"Authorization": f"Bearer {shop.keys['secret']}"}
+    )
+    answer = line.getresponse()
+    assert answer.status == 200
+    assert not answer.will_close
+    answer.read()
+    return answer.getheader("x-worker")
+
+
+@pytest.mark.linux
+def test_each_worker_stays_on_a_processor_of_its_own_when_there_are_as_many(shop):
+    there = os.sched_getaffinity(0)
+    stays = [os.sched_getaffinity(pid) for name, pid in shop.state()["processes"].items() if name != "jobs"]
+    assert stays == ([{each} for each in sorted(there)] if len(there) == 2 else [there, there])
+
+
+@pytest.mark.linux
+def test_workers_roam_where_there_are_fewer_or_more_of_them_than_processors(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {5, 3})
+    assert processors_for(2) == [3, 5]
+    assert processors_for(1) == [None]
+    assert processors_for(3) == [None, None, None]
 
 
 def test_a_second_service_in_the_same_workspace_is_refused(shop):

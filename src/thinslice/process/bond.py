@@ -89,6 +89,28 @@ def stand_back(*, keep_share: bool = False, nice: int = SHARE_NICE) -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
+def stay_on(processor: int) -> None:
+    """Keeps this process, and the threads that it begins, on one processor; only Linux can.
+
+    Args:
+        processor: As `os.sched_getaffinity` numbers them.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {processor})
+
+
+def processors_for(workers: int) -> list[int | None]:
+    """The processor on which each worker stays, when there are as many; else they roam (None).
+
+    A busy worker never sleeps, and a processor that runs the jobs in idle time never looks for other work: so Linux
+    has left two workers on one processor for half a second, each with half of it, beside one that trained.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [None] * workers
+    there = sorted(os.sched_getaffinity(0))
+    return [*there] if len(there) == workers > 1 else [None] * workers
+
+
 def push_back(pid: int) -> None:
     """Does to another process what `stand_back` does to this one; its children stay as they are.
 

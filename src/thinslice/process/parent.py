@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from thinslice.errors import BadInput, StoreError
-from thinslice.process.bond import ONE_THREAD, push_back
+from thinslice.process.bond import ONE_THREAD, processors_for, push_back
 from thinslice.process.guard import Guard
 from thinslice.settings import Settings, Workspace
 
@@ -59,6 +59,7 @@ class Child:
     restarts: int = 0
     kill_at: float | None = None
     stderr: Path | None = None
+    descriptors: Sequence[int] = ()
 
     @property
     def pid(self) -> int | None:
@@ -126,9 +127,17 @@ class Service:
             folder.mkdir(parents=True)
         base = {**os.environ, **self.environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
         common = ["--workspace", str(self.workspace.root), "--parent", str(os.getpid())]
-        for number, listener in enumerate(listeners, start=1):
-            command = [sys.executable, "-m", "thinslice.process.worker", *common, "--name", f"w{number}"]
-            self.children.append(Child(f"w{number}", command, {**base, **ONE_THREAD}, listener))
+        names = [f"w{number}" for number in range(1, self.workers + 1)]
+        self._inboxes = {name: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for name in names}
+        for name, listener, processor in zip(names, listeners, processors_for(self.workers), strict=True):
+            command = [sys.executable, "-m", "thinslice.process.worker", *common, "--name", name]
+            command += [] if processor is None else ["--processor", str(processor)]
+            descriptors = [self._inboxes[name][0].fileno()]
+            command += ["--inbox", str(descriptors[0])]
+            for other in (other for other in names if other != name):
+                descriptors.append(self._inboxes[other][1].fileno())
+                command += ["--outbox", other, str(descriptors[-1])]
+            self.children.append(Child(name, command, {**base, **ONE_THREAD}, listener, descriptors=descriptors))
         command = [sys.executable, "-m", "thinslice.process.jobs", *common]
         self.children.append(Child("jobs", command, {**base, **ONE_THREAD}))
         new = next(self.workspace.models.glob("*/versions/*"), None) is None  # no shop has a model yet
@@ -233,6 +242,9 @@ class Service:
         for child in self.children:
             if child.listener is not None:
                 child.listener.close()
+        for pair in self._inboxes.values():
+            for end in pair:
+                end.close()
         (self.workspace.run / "service.json").unlink(missing_ok=True)
         self._lock.close()
         for number, handler in self._handlers.items():
@@ -244,12 +256,12 @@ class Service:
                    for each in self.children if each is not child)  # fmt: skip
 
     def _start(self, child: Child) -> None:
-        command, descriptors = list(child.command), []
+        command, descriptors = list(child.command), [*child.descriptors]
         if child.listener is not None:
             if child.listener.fileno() < 0:
                 child.listener = listen(self.host, self.port, together=True)
-            descriptors = [child.listener.fileno()]
-            command += ["--fd", str(descriptors[0])]
+            descriptors.append(child.listener.fileno())
+            command += ["--fd", str(descriptors[-1])]
         if child.name == "jobs" and self._guard.shares:
             command.append("--share")
         with child.stderr.open("ab") if child.stderr else open(os.devnull, "ab") as sink:  # noqa: PTH123

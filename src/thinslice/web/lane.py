@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from thinslice.web.balance import Balance, Tally
 from thinslice.web.door import MAX_BODY_BYTES, Door, JsonRoute
 from thinslice.web.waiting import Rounds
 
@@ -54,9 +55,12 @@ class LaneProtocol(HttpToolsProtocol):
 
     lanes: Lanes
     rounds: Rounds
+    balance: Balance | None
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self.tally = Tally()
+        self._between = False
         self._lane: Ready | None = None
         self._body = b""
         self._last = False
@@ -66,8 +70,17 @@ class LaneProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)
 
+    def data_received(self, data: bytes) -> None:
+        """Takes in what has come; a connection that was answered on the lane and brought nothing else may move."""
+        super().data_received(data)
+        if self._between:
+            self._between = False
+            if self.balance is not None:
+                self.balance.answered(self)
+
     def on_message_begin(self) -> None:
         """Begins; what only uvicorn needs waits until it does."""
+        self._between = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -104,6 +117,7 @@ class LaneProtocol(HttpToolsProtocol):
         if last:
             self.transport.close()
         self.on_response_complete()
+        self._between = not last
 
     def shutdown(self) -> None:
         """Lets a request whose body is still on its way have its answer."""
@@ -137,6 +151,7 @@ class LaneProtocol(HttpToolsProtocol):
         return bool(self.parser.get_http_version() == "1.1")
 
 
-def lane_protocol(doors: Mapping[str, Door]) -> type[LaneProtocol]:
-    """The protocol class of one worker."""
-    return type("WorkerProtocol", (LaneProtocol,), {"lanes": lanes_of(doors), "rounds": Rounds()})
+def lane_protocol(doors: Mapping[str, Door], balance: Balance | None = None) -> type[LaneProtocol]:
+    """The protocol class of one worker; `balance` moves connections between it and others."""
+    own = {"lanes": lanes_of(doors), "rounds": Rounds(), "balance": balance}
+    return type("WorkerProtocol", (LaneProtocol,), own)
