@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from thinslice.cli import evaluate_report
 from thinslice.cli.program import program
 from thinslice.records import Event
 from thinslice.settings import Workspace
@@ -49,6 +50,17 @@ def test_the_table_says_what_was_asked_and_how(events):
     for words in ("HR@20", "session-knn", "order only", "Ties count against the model", "clicks known: 2",
                   "session-knn against popular: MRR@20", "session-knn is the best of what was measured"):  # fmt: skip
         assert words in " ".join(result.stdout.split())
+
+
+def test_where_nobody_watches_a_terminal_lines_say_which_model_is_at_work_and_how_far(events, monkeypatch):
+    monkeypatch.setattr(evaluate_report, "EVERY_S", 0.0)
+    result = run("--events", events, "--models", "popular,session-knn", "--json")
+    assert json.loads(result.stdout)["models"]
+    asked = json.loads(result.stdout)["protocol"]["queries"]
+    assert result.stderr.splitlines() == [
+        "popular learns", f"popular: {asked} of {asked} queries",
+        "session-knn learns", f"session-knn: {asked} of {asked} queries",
+    ]  # fmt: skip
 
 
 def test_a_csv_file_gives_the_same_figures(events, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from thinslice.cli.init import make_tenant
 from thinslice.errors import BadSettings, NotReady, UnknownName
 from thinslice.experiments import dump_experiment
-from thinslice.jobs import training_data
+from thinslice.jobs import lesson, training_data
 from thinslice.jobs.demo import fill
 from thinslice.jobs.recipes import Recipe
 from thinslice.jobs.schedule import Attempt
@@ -307,6 +307,19 @@ def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace)
     assert manifest["tuned"]["ranker"] == tuning
     assert "new-a" in set(MODELS["session-ranker"].from_arrays(models["ranker"]).item_ids)
     assert train(workspace, "shop", now=NOW)[0].version == fresh.version
+
+
+def test_a_tuning_that_this_release_cannot_read_is_made_anew_and_not_replaced_by_defaults(workspace, monkeypatch):
+    settle(workspace, ranker=("session-ranker", {"least_questions": 100, "trees": 10}))
+    fill(workspace, "shop", now=NOW, sessions=600)
+    train(workspace, "shop", now=NOW, full=True, force=True)
+    monkeypatch.setattr(lesson, "read_model", lambda *_: None)
+    (put_off,) = train(workspace, "shop", now=NOW, full=False, force=True)
+    assert put_off.tuning_due == {"ranker": "this release cannot read what was tuned"}
+    assert put_off.tuned == []
+    train(workspace, "shop", now=NOW, full=True, force=True)
+    (anew,) = train(workspace, "shop", now=NOW, force=True)
+    assert anew.tuned == ["ranker"]
 
 
 def test_trainings_on_a_schedule_ask_again_only_when_something_has_changed(workspace):

@@ -12,7 +12,7 @@ import pytest
 
 from thinslice.errors import BadInput
 from thinslice.models import SessionKNN, UserCF, from_columns, user_cf
-from thinslice.models.user_history import odds_of_return
+from thinslice.models.user_history import histories, odds_of_return
 from thinslice.models.user_traits import shared_traits, traits_of
 from thinslice.records import ACTIONS, User
 from thinslice.testing import small_world
@@ -88,6 +88,22 @@ def test_what_a_user_refused_last_is_not_shown_to_that_user_again(action):
         ("r", "garden-0", when, "user-4", ACTIONS.index(action)), ("s", "garden-0", when + 9, "user-4", 0)
     )
     assert "garden-0" in UserCF.fit(back).recommend(["garden-1"], 12, user_id="user-4").item_ids
+
+
+def test_what_came_before_a_refusal_counts_nothing_and_what_came_after_it_counts():
+    did = [("tea", "view_item"), ("tea", "hide"), ("tea", "purchase"), ("mug", "purchase"), ("mug", "refund"),
+           ("pot", "purchase"), ("pot", "view_item")]  # fmt: skip
+    log = from_columns(
+        ["s"] * len(did), [item for item, _ in did], [1e9 + n for n in range(len(did))], users=["ann"] * len(did),
+        actions=np.array([ACTIONS.index(action) for _, action in did], np.uint8),
+    )  # fmt: skip
+    found = histories(log, [4], 180.0)
+    taken = {log.item_ids[item]: (user, worth) for (user, item), worth in zip(found.pairs, found.worth, strict=True)}
+    assert taken == {"pot": (4, pytest.approx(np.log1p(4), rel=1e-5)), "tea": (4, pytest.approx(np.log1p(3), rel=1e-5))}
+    assert found.bought.tolist() == [True, True]
+    assert [(user, log.item_ids[item]) for user, item in found.refused.tolist()] == [(4, "mug")]
+    nobody = histories(log._replace(user=None, user_ids=()), [], 180.0)
+    assert [len(array) for array in nobody] == [0, 0, 0, 0]
 
 
 def test_a_purchase_counts_more_than_a_view_and_what_is_older_less():

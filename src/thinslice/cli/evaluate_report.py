@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -12,23 +15,50 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+EVERY_S = 10.0
+"""Where stderr is no terminal a line says this often how far a model is."""
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar a model on stderr; nothing is drawn where nobody looks."""
+    """A bar a model on stderr, where "learns" stands until the first answer; lines where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     bars: dict[str, Any] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
 
         def told(name: str, more: int, queries: int) -> None:
             if name not in bars:
                 bars[name] = bar.add_task(name, total=queries)
-            bar.advance(bars[name], more)
+            bar.update(bars[name], advance=more, description=name if more else f"{name} learns")
 
         yield told
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    """Says on stderr when a model begins to learn and, every `EVERY_S` seconds, how much it has answered."""
+    done: dict[str, int] = {}
+    said_at = time.monotonic()
+
+    def told(name: str, more: int, queries: int) -> None:
+        nonlocal said_at
+        done[name] = done.get(name, 0) + more
+        now = time.monotonic()
+        if more == 0:
+            click.echo(f"{name} learns", err=True)
+        elif now - said_at >= EVERY_S:
+            click.echo(f"{name}: {done[name]:,} of {queries:,} queries", err=True)
+        else:
+            return
+        said_at = now
+
+    return told
 
 
 def print_report(result: dict[str, Any], k: int) -> None:

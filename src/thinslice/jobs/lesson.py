@@ -69,6 +69,13 @@ class Stored:
             return Recipe(policy, model, tuning)
         return Recipe(policy, quick=tunes_itself(policy.model))
 
+    def unreadable(self, name: str, policy: Policy) -> bool:
+        """Whether a policy serves with a tuning that this release cannot read."""
+        serving = self.recipe(name)
+        if serving is None or not same(serving.policy, policy):
+            return False
+        return serving.previous is None and tuning_in(self.manifest, name) is not None
+
     def made_by(self, name: str) -> str:
         """Which code made the stored model of a policy."""
         return str(self.manifest.get("made_by", {}).get(name, ""))
@@ -126,6 +133,8 @@ class Lesson:
             if tunes_itself(policy.model):
                 due = tuning_due(self._before.tried(name, policy), self._everyone)
                 serving = self._before.recipe(name)
+                if not due and self._before.unreadable(name, policy):
+                    due = "this release cannot read what was tuned"
                 if not (full or (full is None and due)):
                     fresh = serving is not None and serving.previous is not None and same(serving.policy, policy)
                     recipe = serving if fresh and serving is not None else Recipe(policy, quick=True)

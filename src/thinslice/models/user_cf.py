@@ -20,7 +20,7 @@ from thinslice.models.implicit_neighbors import ImplicitTfidf
 from thinslice.models.item_to_item import ItemToItem, checked_mask, kernel, plain
 from thinslice.models.popular import Popular
 from thinslice.models.session_knn import SessionKNN
-from thinslice.models.user_history import histories, odds_of_return, purchases, user_rows
+from thinslice.models.user_history import histories, odds_of_return, user_rows
 from thinslice.models.user_traits import shared_traits
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, User
@@ -97,17 +97,15 @@ class UserCF(PersonalModel):
         traits, of_user = shared_traits(users)
         user_ids = sorted({*interactions.user_ids, *(name for name, codes in of_user.items() if codes)})
         code = {name: number for number, name in enumerate(user_ids)}
-        worth, refused = histories(interactions, [code[name] for name in interactions.user_ids], half_life_days)
-        bought = purchases(interactions, [code[name] for name in interactions.user_ids])
-        trait_pairs = [(code[name], count + trait) for name, codes in of_user.items() for trait in codes]
-        pairs = np.array([*worth, *trait_pairs], dtype=np.int64).reshape(-1, 2)
-        value = np.array([*worth.values(), *np.ones(len(trait_pairs))])
+        past = histories(interactions, [code[name] for name in interactions.user_ids], half_life_days)
+        traits_of = [(code[name], count + trait) for name, codes in of_user.items() for trait in codes]
+        pairs = np.concatenate([past.pairs, np.array(traits_of, dtype=np.int64).reshape(-1, 2)])
+        value = np.append(past.worth, np.ones(len(traits_of)))
         order = np.lexsort((pairs[:, 1], pairs[:, 0]))
         rows = user_rows(interactions, pairs, len(user_ids), count + len(traits))
         knn = SessionKNN.fit(interactions, items, rng=rng)
         learned = _learn(rows, count, reg, top)
         popular = Popular.fit(interactions).arrays()["score"]
-        refused_pairs = np.array(sorted(refused), dtype=np.int64).reshape(-1, 2)
         known = Vocabulary(user_ids).arrays()
         return cls(
             {
@@ -116,9 +114,9 @@ class UserCF(PersonalModel):
                 "history_ptr": _ptr(pairs[:, 0], len(user_ids)),
                 "history_row": pairs[order, 1].astype(np.int32),
                 "history_worth": value[order].astype(np.float32),
-                "history_bought": np.array([tuple(pair) in bought for pair in pairs[order].tolist()], dtype=np.bool_),
-                "refused_ptr": _ptr(refused_pairs[:, 0], len(user_ids)),
-                "refused": refused_pairs[:, 1].astype(np.int32),
+                "history_bought": np.append(past.bought, np.zeros(len(traits_of), np.bool_))[order],
+                "refused_ptr": _ptr(past.refused[:, 0], len(user_ids)),
+                "refused": past.refused[:, 1].astype(np.int32),
                 "popularity": (popular / max(float(popular.max(initial=0.0)), 1e-300)).astype(np.float32),
                 "limits": np.array([table, history, popularity, again * odds_of_return(interactions)]),
                 "user_letters": known["id_letters"],
@@ -179,7 +177,7 @@ class UserCF(PersonalModel):
                 reasons.append(Reason(item_id, 0.0, {}))
                 continue
             terms = {name: part / largest for name, part in by_session[place].terms.items()} if by_session else {}
-            for rows, worth, share in sources:
+            for rows, worth, share, _ in sources:
                 parts, _ = kernel().row_terms(rows, worth * share, *self._table, np.array([code], dtype=np.int32))
                 for row, part in zip(rows.tolist(), parts[0].tolist(), strict=True):
                     if part != 0:
@@ -209,8 +207,8 @@ class UserCF(PersonalModel):
         largest = float(np.max(total, initial=0.0))
         if largest > 0:
             total /= largest
-        for rows, worth, share in self._sources(clicks, user):
-            total += share * self._rows(rows, worth)
+        for *_, share, whole in self._sources(clicks, user):
+            total += share * whole
         if not len(clicks[clicks >= 0]):
             total += self._popular_share * self._popularity
         again, worth = self._again(user)
@@ -221,8 +219,8 @@ class UserCF(PersonalModel):
 
     def _sources(
         self, clicks: NDArray[np.int32], user: int
-    ) -> list[tuple[NDArray[np.int32], NDArray[np.float64], float]]:
-        """Rows of the table that count, what each counts, and the weight of the source over its largest score."""
+    ) -> list[tuple[NDArray[np.int32], NDArray[np.float64], float, NDArray[np.float64]]]:
+        """Rows of the table that count, what each counts, the weight over the largest score, the sum of the rows."""
         known = np.ascontiguousarray(clicks[clicks >= 0][-60:], dtype=np.int32)
         ptr, row, worth = self._history
         inside = slice(ptr[user], ptr[user + 1])
@@ -230,9 +228,12 @@ class UserCF(PersonalModel):
         recent = (known, np.exp(-np.arange(len(known) - 1, -1, -1) / SESSION_DECAY))
         found = []
         for (rows, each), share in ((recent, self._table_share), (history, self._history_share if len(known) else 1.0)):
-            largest = float(np.max(self._rows(rows, each), initial=0.0)) if len(rows) and share > 0 else 0.0
+            if not len(rows) or share <= 0:
+                continue
+            whole = self._rows(rows, each)
+            largest = float(np.max(whole, initial=0.0))
             if largest > 0:
-                found.append((rows, each, share / largest))
+                found.append((rows, each, share / largest, whole))
         return found
 
     def _again(self, user: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

@@ -1,8 +1,7 @@
 """What known users did in all their sessions: what each item counts, what they refused, whether they come back."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,44 +12,56 @@ STRENGTH = {"add_to_cart": 2.0, "add_to_wishlist": 2.0, "purchase": 3.0, "refund
 """What an action counts in a user's history, against 1 of a view; the last action on an item decides when it is 0."""
 
 
-def histories(
-    interactions: Interactions, code: Sequence[int], half_life_days: float
-) -> tuple[dict[tuple[int, int], float], set[tuple[int, int]]]:
-    """(user, item) → what it counts, ln(1 + actions by strength and age); and what a user refused last."""
-    worth: dict[tuple[int, int], float] = {}
-    refused: set[tuple[int, int]] = set()
-    if interactions.user is None:
-        return worth, refused
-    owner = np.repeat(interactions.user, np.diff(interactions.session_ptr))
+class Histories(NamedTuple):
+    """What known users took and refused.
+
+    Attributes:
+        pairs: Shape (pairs, 2), int64: user and item, in rising order.
+        worth: Shape (pairs,), float64: what each counts, ln(1 + actions by strength and age).
+        bought: Shape (pairs,), bool: whether the user bought the item.
+        refused: Shape (refused, 2), int64: user and item whose last action refused it, in rising order.
+    """
+
+    pairs: NDArray[np.int64]
+    worth: NDArray[np.float64]
+    bought: NDArray[np.bool_]
+    refused: NDArray[np.int64]
+
+
+def histories(interactions: Interactions, code: Sequence[int], half_life_days: float) -> Histories:
+    """What each known user did with each item; what came before a refusal does not count.
+
+    Args:
+        interactions: The clicks.
+        code: Of each of `interactions.user_ids`, the code that stands for it.
+        half_life_days: Days after which an action counts half.
+    """
+    owner = np.repeat(_users(interactions), np.diff(interactions.session_ptr))
     known = np.flatnonzero(owner >= 0)
     known = known[np.argsort(interactions.time[known], kind="stable")]
     strength = np.array([STRENGTH.get(name, 1.0) for name in ACTIONS])
     action = np.zeros(len(owner), dtype=np.uint8) if interactions.action is None else interactions.action
+    base = strength[action[known]]
     age_days = (interactions.time.max(initial=0.0) - interactions.time[known]) / 86_400
     decay = np.ones(len(known)) if interactions.order_only else np.exp2(-age_days / half_life_days)
-    for user, item, base, near in zip(
-        owner[known].tolist(), interactions.item[known].tolist(), strength[action[known]].tolist(), decay.tolist(),
-        strict=True,
-    ):  # fmt: skip
-        pair = (code[user], item)
-        if base == 0:
-            refused.add(pair)
-            worth.pop(pair, None)
-        else:
-            refused.discard(pair)
-            worth[pair] = worth.get(pair, 0.0) + base * near
-    return {pair: math.log1p(value) for pair, value in worth.items()}, refused
+    width = max(len(interactions.item_ids), 1)
+    own = np.append(np.array(code, dtype=np.int64), 0)[owner[known]]
+    pair, place = np.unique(own * width + interactions.item[known], return_inverse=True)
+    row = np.arange(len(known))
+    refusal = np.full(len(pair), -1)
+    refusal[place[base == 0]] = row[base == 0]  # rows are in the order of time: the last one stays
+    counts = row > refusal[place]
+    worth = np.bincount(place[counts], weights=(base * decay)[counts], minlength=len(pair))
+    bought = np.bincount(place, weights=action[known] == ACTIONS.index("purchase"), minlength=len(pair)) > 0
+    taken = np.bincount(place[counts], minlength=len(pair)) > 0
+    both = np.column_stack(np.divmod(pair, width))
+    return Histories(both[taken], np.log1p(worth[taken]), bought[taken], both[~taken])
 
 
-def purchases(interactions: Interactions, code: Sequence[int]) -> set[tuple[int, int]]:
-    """(user, item) of all that known users bought."""
-    if interactions.user is None or interactions.action is None:
-        return set()
-    owner = np.repeat(interactions.user, np.diff(interactions.session_ptr))
-    rows = np.flatnonzero((owner >= 0) & (interactions.action == ACTIONS.index("purchase")))
-    return {
-        (code[user], item) for user, item in zip(owner[rows].tolist(), interactions.item[rows].tolist(), strict=True)
-    }
+def _users(interactions: Interactions) -> NDArray[Any]:
+    """Shape (sessions,): the user of each, -1 for nobody."""
+    nobody = np.full(len(interactions.session_ptr) - 1, -1)
+    return nobody if interactions.user is None else interactions.user
 
 
 def user_rows(interactions: Interactions, pairs: NDArray[np.int64], users: int, width: int) -> Any:
