@@ -58,6 +58,25 @@ def test_import_refuses_what_it_cannot_use(run, tmp_path):
     run("import", "events", str(path), "--tenant", "nobody", code=2)
 
 
+def test_import_says_what_a_file_lacks_that_is_no_error(run, tmp_path):
+    path = tmp_path / "nobody.csv"
+    path.write_text("sesion,product,ts\ns1,x1,1775000000\n", encoding="utf-8")
+    assert "no column says whose events these are" in run("import", "events", str(path))
+    assert "no column says whose" not in run("import", "events", str(path), "--map", "sesion=session_id")
+    path.write_text("item_id,title\n", encoding="utf-8")
+    told = run("import", "items", str(path))
+    assert "the file holds no rows, so nothing changed" in told
+    assert "status = retired" in told
+
+
+def test_a_file_that_is_not_utf8_is_sent_back_to_be_saved_as_utf8(run, tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_bytes("session_id,item_id,ts\ns1,Größe,1775000000\n".encode("latin-1"))
+    result = CliRunner().invoke(program, ["import", "events", str(path), "--workspace", str(tmp_path / "w")])
+    assert result.exit_code == 2
+    assert "CSV UTF-8" in result.stderr
+
+
 @pytest.mark.parametrize("bad", ["missing.csv", "empty.csv", "strange.csv"])
 def test_nothing_is_read_when_one_of_the_files_cannot_be(run, workspace, tmp_path, bad):
     good = tmp_path / "log.csv"

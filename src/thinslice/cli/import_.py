@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SHOWN_LINES = 20
 """So many bad rows of a file are printed."""
 
+_WHO = {"session_id", "visitor_id", "user_id"}
+_EMPTY = {"items": ": an item leaves the slates by in_stock = false or status = retired, not by its absence"}
+
 
 @click.command("import", short_help="Read events, items, orders, users or edges from files.")
 @click.argument("kind", type=click.Choice(("events", "items", "orders", "users", "edges")))
@@ -59,7 +62,11 @@ def command(
         print_json(_totals(results))
     read = sum(result.read for result in results)
     if read and all(result.read == result.quarantined for result in results):
-        raise BadInput(f"all {read:,} rows are bad.", hint="`thinslice quarantine list` says why; see --map.")
+        codes = {bad.code for result in results for bad in result.bad}
+        hint = "`thinslice quarantine list` says why; see --map."
+        if codes == {"bad_utf8"}:
+            hint = "Save the file as UTF-8 (spreadsheets call that `CSV UTF-8`) and import it again."
+        raise BadInput(f"all {read:,} rows are bad.", hint=hint)
 
 
 class _Bar:
@@ -105,6 +112,13 @@ def _print(result: "Loaded", kind: str) -> None:
         click.echo(f"  {result.not_stored_no_consent:,} rows without consent were not stored.")
     if result.order_only:
         click.echo("  the times only tell the order: they were laid one second apart, from 2000-01-01.")
+    if not result.read:
+        click.echo(f"  the file holds no rows, so nothing changed{_EMPTY.get(kind, '')}.")
+    elif kind == "events" and not _WHO & set(result.columns.values()):
+        click.echo(
+            "  no column says whose events these are, so that nothing is learned from them: "
+            "--map COLUMN=session_id (or visitor_id, user_id)."
+        )
     for bad in result.bad[:SHOWN_LINES]:
         click.echo(f"  line {bad.line}: {bad.reason} [{bad.code}]")
     if result.quarantined > SHOWN_LINES:
