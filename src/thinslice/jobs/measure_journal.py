@@ -209,7 +209,8 @@ class Journal:
         name = f"{state.files:06d}-{os.getpid()}.parquet"
         path = self._folder / name
         copied = database.execute(
-            f"COPY ({sql}) TO {text(str(path))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 61440)"
+            f"COPY ({sql}) TO {text(str(path))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 61440, "
+            "DICTIONARY_SIZE_LIMIT 1000)"  # hashes hardly repeat: looking for a dictionary of them costs time only
         ).fetchall()
         rows = int(copied[0][0])
         if not rows:

@@ -16,7 +16,16 @@ from thinslice.jobs.interactions import count_meeting
 from thinslice.jobs.watch import Some
 from thinslice.metrics import acts_sql, past_sql, sightings_sql, units_sql
 from thinslice.metrics.statistics import Database, rows_of
-from thinslice.metrics.unit_table import ORDER_COLUMNS, PAST_COLUMNS, VECTOR, identifier, kept_sql, text
+from thinslice.metrics.unit_table import (
+    ORDER_COLUMNS,
+    PAST_COLUMNS,
+    VECTOR,
+    event_unit,
+    identifier,
+    opened_sql,
+    openings_sql,
+    text,
+)
 from thinslice.records import Experiment
 from thinslice.stats import EARLY_DAYS, LATE_FROM
 
@@ -24,6 +33,9 @@ PERIODS = 30
 """At most so many points has the curve of the cumulative effect."""
 
 DAY_S = 86_400
+
+STEP = 2**16
+"""A period and a day since the first exposure are one number: the period so many times, and the day."""
 
 TILT = 2**20
 """Days on the log scale are counted in so many steps, so that their sums are whole numbers."""
@@ -89,22 +101,24 @@ def count_parts(
     Raises:
         BadInput: Exposures name a variant that the file does not.
     """
-    experiment = _with_whole_caps(database, experiment, until, parts)
+    experiment, served = _with_whole_caps(database, experiment, until, parts)
     pasts = {}
     if experiment.covariate_days is not None:
         pasts = {column: f"past {column}" for column in raw_columns(experiment) if column in PAST_COLUMNS}
     columns = [*metric_columns(experiment), *pasts.values()]
     part = _Part(database, experiment, until, parts, Tally(), pasts)
-    for statements in parts.shows:
+    for at, statements in enumerate(parts.shows):
         for statement in statements:
             database.execute(statement)
-        if part.units():
+        if part.units(served[at] if served else _served(database, experiment, until, parts, at)):
             part.steps()
             part.totals()
             part.ages()
             part.sightings()
             for other in others:
                 count_meeting(database, part.tally, experiment, other, until, parts.vector, part.named)
+        if len(parts.shows) > 1:
+            database.execute(f"DROP TABLE served_units_{at}")
     start = part.start
     return Counted(experiment, part.tally, columns, pasts, start, 0.0 if start is None else _width(start, until))
 
@@ -113,31 +127,50 @@ def _width(start: float, until: datetime) -> float:
     return max((until.timestamp() - start) / PERIODS, 1e-3)
 
 
-def _with_whole_caps(database: Database, experiment: Experiment, until: datetime, parts: Parts) -> Experiment:
-    """Caps as whole numbers: what is counted is whole, and a quantile is that of all units together."""
+def _served(database: Database, experiment: Experiment, until: datetime, parts: Parts, at: int) -> str:
+    """Makes the table of the units in one part; how it is read, in SQL."""
+    table, openings = f"served_units_{at}", openings_sql(experiment, until, parts.contexts)
+    units = units_sql(experiment, until, parts.vector) if openings is None else openings
+    database.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {units}")
+    return table if openings is None else f"({opened_sql(experiment, table, parts.contexts)})"
+
+
+def _with_whole_caps(
+    database: Database, experiment: Experiment, until: datetime, parts: Parts
+) -> tuple[Experiment, list[str]]:
+    """Caps as whole numbers: what is counted is whole, and a quantile is that of all units together.
+
+    Returns:
+        The experiment, and each part's units where they had to be looked up for it, in SQL.
+    """
+    open_caps = {metric.numerator for metric in experiment.metrics if metric.cap is None and metric.cap_quantile}
+    served, tally = [], Tally()
+    for at, statements in enumerate(parts.shows if open_caps else ()):
+        for statement in statements:
+            database.execute(statement)
+        served.append(_served(database, experiment, until, parts, at))
+        for column in sorted(open_caps):
+            tally.add(column, _totals_of(database, experiment, until, served[-1], column))
     metrics = []
     for metric in experiment.metrics:
         cap = metric.cap
         if cap is None and metric.cap_quantile is not None:
-            tally = Tally()
-            for statements in parts.shows:
-                for statement in statements:
-                    database.execute(statement)
-                tally.add("totals", _totals_of(database, experiment, until, parts, metric.numerator))
-            counts = {key[0]: number for key, (number,) in tally.of("totals").items()}
+            counts = {key[0]: number for key, (number,) in tally.of(metric.numerator).items()}
             cap = quantile_of_counts(counts, metric.cap_quantile)
         metrics.append(metric if cap is None else msgspec.structs.replace(metric, cap=float(math.floor(cap))))
-    return msgspec.structs.replace(experiment, metrics=metrics)
+    return msgspec.structs.replace(experiment, metrics=metrics), served
 
 
 def _totals_of(
-    database: Database, experiment: Experiment, until: datetime, parts: Parts, column: str
+    database: Database, experiment: Experiment, until: datetime, served: str, column: str
 ) -> Iterable[tuple[tuple[int], tuple[int]]]:
     """(a unit's sum of a column, how many units have it)."""
-    units = units_sql(experiment, until, parts.vector, buyers=column in ORDER_COLUMNS, contexts=parts.contexts)
-    database.execute(f"CREATE OR REPLACE TEMP TABLE served_units AS {units}")
-    (kept,) = rows_of(database, kept_sql(experiment, until, "variant_code" if parts.contexts else "variant"))
-    acts = acts_sql(experiment, until, units="served_units", columns=[column])
+    (kept,) = rows_of(database, f"SELECT count(*) AS n FROM {served} AS u WHERE NOT mixed AND NOT is_bot")
+    units = served
+    if column in ORDER_COLUMNS:
+        bought = f"SELECT {event_unit(experiment)} FROM orders WHERE tenant = {text(experiment.tenant)}"
+        units = f"(SELECT * FROM {served} AS u WHERE unit_id IN ({bought}))"
+    acts = acts_sql(experiment, until, units=units, columns=[column])
     sums = f"SELECT sum({column}) AS total FROM ({acts}) GROUP BY unit_id"
     rows = rows_of(database, f"SELECT total, count(*) AS n FROM ({sums}) GROUP BY total")
     found = [((int(row["total"]),), (int(row["n"]),)) for row in rows]
@@ -165,13 +198,10 @@ class _Part:
         self._columns = metric_columns(experiment)
         self._goal = goal_columns(experiment)
 
-    def units(self) -> bool:
-        """Makes `served_units` and `experiment_units` (one row a unit that counts); False without any."""
+    def units(self, served: str) -> bool:
+        """Makes `experiment_units`, one row a unit that counts, of those that were served; False without any."""
         experiment, names = self._experiment, [variant.name for variant in self._experiment.variants]
-        self._make(
-            "served_units", units_sql(experiment, self._until, self._parts.vector, contexts=self._parts.contexts)
-        )
-        groups = self._rows("SELECT DISTINCT propensities, variant FROM served_units")
+        groups = self._rows(f"SELECT DISTINCT propensities, variant FROM {served} AS u")
         vectors = {}
         for row in groups:
             logged = json.loads(row["propensities"])
@@ -184,12 +214,12 @@ class _Part:
                 )
             vectors[row["propensities"]] = tuple(float(logged.get(name, 0.0)) for name in names)
         bots = self._rows(
-            "SELECT propensities, variant, count(*) AS n FROM served_units WHERE is_bot AND NOT mixed GROUP BY ALL"
+            f"SELECT propensities, variant, count(*) AS n FROM {served} AS u WHERE is_bot AND NOT mixed GROUP BY ALL"
         )
         self.tally.add("bots", [((row["variant"], vectors[row["propensities"]]), (int(row["n"]),)) for row in bots])
         (found,) = self._rows(
             "SELECT count_if(mixed) AS mixed, count_if(NOT mixed) AS kept, epoch(min(first_exposure)) AS at "
-            "FROM served_units WHERE NOT is_bot"
+            f"FROM {served} AS u WHERE NOT is_bot"
         )
         self.tally.add("mixed", [((), (int(found["mixed"] or 0),))])
         if found["at"] is None:
@@ -208,13 +238,13 @@ class _Part:
                 f", CAST(coalesce(past.{column}, 0) AS BIGINT) AS {identifier(name)}"
                 for column, name in self._pasts.items()
             )
-            join = f"LEFT JOIN ({past_sql(experiment, 'served_units')}) AS past USING (unit_id)"
+            join = f"LEFT JOIN ({past_sql(experiment, served)}) AS past USING (unit_id)"
         self._make(
             "experiment_units",
             f"SELECT u.unit_id, cells.cell AS cell, u.slates, u.first_exposure, "
             f"CAST(floor((epoch(first_exposure) - {self.start!r}) / {DAY_S}) AS INTEGER) AS entry, "
             f"CAST(floor(({self._until.timestamp()!r} - epoch(first_exposure)) / {DAY_S}) AS INTEGER) AS seen_days"
-            f"{segments}{past} FROM served_units AS u "
+            f"{segments}{past} FROM {served} AS u "
             f"JOIN (VALUES {known}) AS cells(propensities, variant, cell) USING (propensities, variant) {join} "
             "WHERE NOT is_bot AND NOT mixed",
         )
@@ -227,25 +257,19 @@ class _Part:
         """
         assert self.start is not None
         raw = raw_columns(self._experiment)
-        counted = list(dict.fromkeys(["exposures", *raw]))  # each unit has an exposure, so that none gets lost
-        # The table of units as `acts_sql` reads it: what it passes on as key and variant are numbers here.
-        units = (
-            "(SELECT unit_id, seen_days AS key, cell AS variant, first_exposure, false AS mixed, false AS is_bot "
-            "FROM experiment_units)"
-        )
-        period = (
-            f"least(CAST(floor((epoch(done_at) - {self.start!r}) / {_width(self.start, self._until)!r}) AS INTEGER), "
-            f"{PERIODS - 1})"
-        )
-        age = f"CAST(floor((epoch(done_at) - epoch(first_exposure)) / {DAY_S}) AS INTEGER)"
-        acts = acts_sql(self._experiment, self._until, units=units, columns=counted)
-        sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in raw)
-        deeds = (
-            f"SELECT unit_id, min(variant) AS cell, min(key) AS seen_days, period, age, {sums} FROM (SELECT unit_id, "
-            f"variant, key, {period} AS period, {age} AS age, {', '.join(counted)} FROM ({acts})) "
-            "GROUP BY unit_id, period, age"
-        )
-        running = ", ".join(f"CAST(sum({name}) OVER w AS BIGINT) AS {identifier(f'to {name}')}" for name in raw)
+        shown = "exposures" in raw
+        few = [name for name in raw if name != "exposures"]
+        # Nearly all that units do is to be shown slates: these are counted alone, and what is rare is joined to them.
+        deeds = self._deeds(["exposures"], ["count(*) AS exposures"] if shown else [])
+        if few:
+            sums = [f"CAST(sum({name}) AS BIGINT) AS {name}" for name in few]
+            names = ", ".join(f"coalesce({name}, 0) AS {name}" for name in raw)
+            deeds = (
+                f"SELECT coalesce(s.unit_id, o.unit_id) AS unit_id, coalesce(s.step, o.step) AS step, {names} "
+                f"FROM ({deeds}) AS s FULL JOIN ({self._deeds(few, sums)}) AS o "
+                "ON s.unit_id = o.unit_id AND s.step = o.step"
+            )
+        running = "".join(f", CAST(sum({name}) OVER w AS BIGINT) AS {identifier(f'to {name}')}" for name in raw)
         capped = capped_columns(self._experiment)
         parts = []
         for at, name in enumerate(self._columns):
@@ -258,41 +282,61 @@ class _Part:
         for at, name in enumerate(self._pasts.values(), len(self._columns)):
             past = f"u.{identifier(name)}"
             parts.append(f"{past} AS a{at}, CASE WHEN is_new THEN 0 ELSE {past} END AS b{at}")
-        join = "JOIN experiment_units AS u ON u.unit_id = d.unit_id" if self._pasts else ""
         self._make(
             "unit_steps",
-            f"SELECT d.unit_id AS unit_id, d.cell AS cell, d.seen_days AS seen_days, period, age, is_new, "
-            f"{', '.join(parts)} FROM (SELECT *, row_number() OVER w = 1 AS is_new, {running} FROM ({deeds}) "
-            "WINDOW w AS (PARTITION BY unit_id ORDER BY period, age ROWS UNBOUNDED PRECEDING)) AS d " + join,
+            f"SELECT d.unit_id AS unit_id, u.cell AS cell, u.seen_days AS seen_days, step // {STEP} AS period, "
+            f"step % {STEP} AS age, is_new, is_last, {', '.join(parts)} FROM (SELECT *, row_number() OVER w = 1 AS "
+            f"is_new, lead(step) OVER (PARTITION BY unit_id ORDER BY step) IS NULL AS is_last{running} FROM ({deeds}) "
+            "WINDOW w AS (PARTITION BY unit_id ORDER BY step ROWS UNBOUNDED PRECEDING)) AS d "
+            "JOIN experiment_units AS u ON u.unit_id = d.unit_id",
         )
         columns = [Column(f"a{at}", f"b{at}") for at in range(len(self._columns) + len(self._pasts))]
         self._count("curve", "unit_steps", columns, ["period"], count="count_if(is_new)")
 
+    def _deeds(self, columns: Sequence[str], sums: Sequence[str]) -> str:
+        """Sums of what each unit did by step, which is a period and a day since its first exposure, in SQL."""
+        assert self.start is not None
+        since, span = round(self.start * 10**6), round(_width(self.start, self._until) * PERIODS * 10**6)
+        period = f"least((epoch_us(done_at) - {since}) * {PERIODS} // {span}, {PERIODS - 1})"
+        age = f"(epoch_us(done_at) - epoch_us(first_exposure)) // {DAY_S * 10**6}"
+        units = (
+            "(SELECT unit_id, 0 AS key, 0 AS variant, first_exposure, false AS mixed, false AS is_bot "
+            "FROM experiment_units)"
+        )
+        acts = acts_sql(self._experiment, self._until, units=units, columns=columns)
+        return (
+            f"SELECT {', '.join(['unit_id', 'step', *sums])} FROM (SELECT *, {period} * {STEP} + {age} AS step "
+            f"FROM ({acts})) GROUP BY unit_id, step"
+        )
+
     def totals(self) -> None:
         """Makes `unit_totals`, one row a unit with its columns and those of the early and late days, and counts it."""
-        sums = [f"CAST(sum(a{at} - b{at}) AS BIGINT) AS {identifier(of)}" for at, of in enumerate(self._columns)]
         scales = self._scales()
-        changes = []
+        changes, sums = [], []
         for name in self._goal if scales else []:
             at = self._columns.index(name)
             step = f"(a{at} - b{at})"
             changes += [f"early {name}", f"late {name}", f"tilt {name}"]
             for column, part, where in zip(
                 changes[-3:], (step, step, f"{step} * CAST(round((ln(1 + age) - z_mean) * {TILT}) AS BIGINT)"),
-                (f"age < {EARLY_DAYS} AND age < t.seen_days", f"age >= {LATE_FROM} AND age < t.seen_days",
-                 "age < t.seen_days"), strict=True,
+                (f"age < {EARLY_DAYS}", f"age >= {LATE_FROM}", "true"), strict=True,
             ):  # fmt: skip
                 sums.append(
                     f"CAST(coalesce(sum(CASE WHEN {where} THEN {part} END), 0) AS BIGINT) AS {identifier(column)}"
                 )
-        join = f"LEFT JOIN (VALUES {scales}) AS scales(seen_days, z_mean) ON scales.seen_days = t.seen_days"
-        known = [f"s{at}" for at in range(len(self._experiment.segments))]
-        known += [identifier(name) for name in self._pasts.values()]
+        known = [f"t.a{at} AS {identifier(name)}" for at, name in enumerate([*self._columns, *self._pasts.values()])]
+        known += [f"u.s{at} AS s{at}" for at in range(len(self._experiment.segments))]
+        known += [f"coalesce(c.{identifier(name)}, 0) AS {identifier(name)}" for name in changes]
+        changed = (
+            f"LEFT JOIN (SELECT unit_id, {', '.join(sums)} FROM unit_steps JOIN (VALUES {scales}) AS scales(days, "
+            f"z_mean) ON days = seen_days WHERE age < seen_days AND {self._changed()} GROUP BY unit_id) AS c "
+            "ON c.unit_id = t.unit_id"
+        )
         self._make(
             "unit_totals",
-            f"SELECT d.*, {', '.join(['u.entry AS entry', 'u.seen_days AS seen_days', *known])} FROM (SELECT t.unit_id "
-            f"AS unit_id, min(t.cell) AS cell, {', '.join(sums)} FROM unit_steps AS t {join if changes else ''} "
-            "GROUP BY t.unit_id) AS d JOIN experiment_units AS u ON u.unit_id = d.unit_id",
+            f"SELECT t.unit_id AS unit_id, t.cell AS cell, u.entry AS entry, t.seen_days AS seen_days, "
+            f"{', '.join(known)} FROM unit_steps AS t JOIN experiment_units AS u ON u.unit_id = t.unit_id "
+            f"{changed if changes else ''} WHERE t.is_last",
         )
         columns = quoted([*self._columns, *self._pasts.values()])
         self._count("units", "unit_totals", columns, ["entry", "seen_days"])
@@ -312,10 +356,9 @@ class _Part:
         self._count("active", "unit_steps", [], ["age"], where="age < seen_days")
         places = [self._columns.index(name) for name in self._goal]
         sums = ", ".join(f"CAST(sum(a{at} - b{at}) AS BIGINT) AS g{at}" for at in places)
-        changed = " OR ".join(f"a{at} <> b{at}" for at in places)
         self._make(
             "unit_ages",
-            f"SELECT min(cell) AS cell, age, {sums} FROM unit_steps WHERE age < seen_days AND ({changed}) "
+            f"SELECT min(cell) AS cell, age, {sums} FROM unit_steps WHERE age < seen_days AND {self._changed()} "
             "GROUP BY unit_id, age",
         )
         self._count("ages", "unit_ages", [Column(f"g{at}") for at in places], ["age"])
@@ -332,6 +375,10 @@ class _Part:
             self.tally.add("seen", [((), (1,))])
         self._make("unit_sightings", rows)
         self._count("served", "unit_sightings", quoted(["served", "seen"]), [])
+
+    def _changed(self) -> str:
+        """Which steps changed the goal, in SQL."""
+        return f"({' OR '.join(f'a{at} <> b{at}' for at in map(self._columns.index, self._goal))})"
 
     def _scales(self) -> str:
         """Days that a unit could be seen → the mean of log(1 + age) over them, as rows of SQL."""

@@ -17,10 +17,7 @@ VECTOR = "CAST(to_json(propensities) AS VARCHAR)"
 """The logged probabilities of an exposure as text, in SQL."""
 
 
-def units_sql(
-    experiment: Experiment, until: datetime | None = None, vector: str = VECTOR, *, buyers: bool = False,
-    contexts: Sequence[Sequence[str]] = (),
-) -> str:  # fmt: skip
+def units_sql(experiment: Experiment, until: datetime | None = None, vector: str = VECTOR) -> str:
     """The units of an experiment: who was served, first when, under which variant and probabilities.
 
     A unit with an exposure that is tagged as a bot's has `is_bot` true and counts nowhere. A unit that was seen in two
@@ -32,32 +29,13 @@ def units_sql(
         experiment: Exposures count from its start on.
         until: Only what happened before; None for everything.
         vector: The probabilities of an exposure as text, in SQL.
-        buyers: Only units that ever ordered something.
-        contexts: All (variant, probabilities, segments…) in the order of letters, where the view has the column
-            `context_code`, each row's place in them, and `variant_code`: then numbers are compared in place of letters.
 
     Returns:
         SQL over the view `exposure_variants`: unit_id, key (what was randomized as a whole), variant, mixed, is_bot,
         slates (how many it was served), first_exposure, and as of it propensities (of all variants, JSON text) and
         s0… (the experiment's segments).
     """
-    unit, some = _unit(experiment), ""
-    if buyers:
-        key = event_key(experiment) + _period(experiment)
-        some = f" AND {unit} IN (SELECT {key} FROM orders WHERE tenant = {text(experiment.tenant)})"
-    start = 0 if experiment.started_at is None else round(experiment.started_at.timestamp() * 10**6)
-    if contexts and until is not None and (until.timestamp() * 10**6 - start) * len(contexts) < 2**62:
-        names = ["variant", "propensities", *(f"s{at}" for at in range(len(experiment.segments)))]
-        rows = ", ".join(f"({at}, {', '.join(text(value) for value in of)})" for at, of in enumerate(contexts))
-        size, columns = len(contexts), ", ".join(names)
-        return f"""
-SELECT unit_id, key, mixed, is_bot, slates, make_timestamptz(opening // {size} + {start}) AS first_exposure, {columns}
-FROM (SELECT {unit} AS unit_id, min(unit_id{_period(experiment)}) AS key,
-             min(variant_code) <> max(variant_code) AS mixed, bool_or(is_bot) AS is_bot, count(*) AS slates,
-             min((epoch_us(occurred_at) - {start}) * {size} + context_code) AS opening
-      FROM exposure_variants
-      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL{some}
-      GROUP BY {unit}) JOIN (VALUES {rows}) AS o(code, {columns}) ON opening % {size} = o.code"""
+    unit = _unit(experiment)
     known = [("at", "occurred_at"), ("variant", "variant"), ("propensities", vector)]
     known += [(f"s{at}", f"coalesce({segment_sql(name)}, 'unknown')") for at, name in enumerate(experiment.segments)]
     opening = ", ".join(f"{name} := {of}" for name, of in known)
@@ -68,27 +46,41 @@ SELECT unit_id, key, opening.variant AS variant, mixed, is_bot, slates, opening.
 FROM (SELECT {unit} AS unit_id, min(unit_id{_period(experiment)}) AS key, min(variant) <> max(variant) AS mixed,
              bool_or(is_bot) AS is_bot, count(*) AS slates, min(struct_pack({opening})) AS opening
       FROM exposure_variants
-      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL{some}
+      WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
       GROUP BY {unit})"""
 
 
-def kept_sql(experiment: Experiment, until: datetime | None = None, variant: str = "variant") -> str:
-    """How many units count: those in one variant that are no bots.
+def openings_sql(experiment: Experiment, until: datetime, contexts: Sequence[Sequence[str]]) -> str | None:
+    """The same units as few numbers each, which `opened_sql` reads: the first moment and what held then are one number.
 
     Args:
-        experiment: Exposures count from its start on.
-        until: Only what happened before; None for everything.
-        variant: The column that tells variants apart.
+        experiment: With a start; what is randomized is the unit itself.
+        until: Only what happened before.
+        contexts: All (variant, probabilities, segments…) in the order of letters; the view has the columns
+            `context_code`, each row's place in them, and `variant_code`.
 
     Returns:
-        SQL over the view `exposure_variants`: n.
+        SQL over `exposure_variants`: unit_id, mixed, is_bot, slates, opening. None where the numbers would not do.
     """
+    since = _since(experiment)
+    if not contexts or (until.timestamp() * 10**6 - since) * len(contexts) >= 2**62:
+        return None
     unit = _unit(experiment)
     return f"""
-SELECT count(*) AS n FROM (
-    SELECT {unit} AS unit_id FROM exposure_variants
-    WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL
-    GROUP BY {unit} HAVING min({variant}) = max({variant}) AND NOT bool_or(is_bot))"""
+SELECT {unit} AS unit_id, min(variant_code) <> max(variant_code) AS mixed, bool_or(is_bot) AS is_bot,
+       CAST(count(*) AS INTEGER) AS slates,
+       min((epoch_us(occurred_at) - {since}) * {len(contexts)} + context_code) AS opening
+FROM exposure_variants WHERE {served_sql(experiment, until)} AND {unit} IS NOT NULL GROUP BY {unit}"""
+
+
+def opened_sql(experiment: Experiment, openings: str, contexts: Sequence[Sequence[str]]) -> str:
+    """Units as `units_sql` gives them, from the table that `openings_sql` made."""
+    columns = ", ".join(["variant", "propensities", *(f"s{at}" for at in range(len(experiment.segments)))])
+    rows = ", ".join(f"({at}, {', '.join(text(value) for value in of)})" for at, of in enumerate(contexts))
+    return f"""
+SELECT unit_id, unit_id AS key, mixed, is_bot, slates,
+       make_timestamptz(opening // {len(contexts)} + {_since(experiment)}) AS first_exposure, {columns}
+FROM {openings} JOIN (VALUES {rows}) AS o(code, {columns}) ON opening % {len(contexts)} = o.code"""
 
 
 def acts_sql(
@@ -111,7 +103,7 @@ def acts_sql(
         SQL over `exposure_variants`, `events` and `orders` (`exposures` for a page's columns): unit_id, key, variant,
         first_exposure, done_at, and one integer per unit column asked for.
     """
-    key, tenant = event_key(experiment) + _period(experiment), text(experiment.tenant)
+    key, tenant = event_unit(experiment), text(experiment.tenant)
     end = text(LAST_MOMENT if until is None else until.isoformat())
     source = f"({units_sql(experiment, until)})" if units is None else units
     live = f"tenant = {tenant} AND NOT is_bot AND NOT duplicate"
@@ -237,7 +229,7 @@ SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JO
     SELECT unit_id, count(*) AS seen
     FROM (SELECT {_unit(experiment)} AS unit_id, recommendation_id FROM exposure_variants
           WHERE {served_sql(experiment, until)})
-    SEMI JOIN (SELECT {event_key(experiment)}{_period(experiment)} AS unit_id, recommendation_id FROM events
+    SEMI JOIN (SELECT {event_unit(experiment)} AS unit_id, recommendation_id FROM events
                WHERE tenant = {text(experiment.tenant)} AND name = 'view_item_list'
                AND occurred_at >= TIMESTAMPTZ {start} AND occurred_at < TIMESTAMPTZ {end})
     USING (unit_id, recommendation_id)
@@ -248,6 +240,11 @@ SELECT variant, slates AS served, coalesce(seen, 0) AS seen FROM {units} LEFT JO
 def event_key(experiment: Experiment) -> str:
     """The column of events and orders that names a row of the unit table; inside of clusters these are visitors."""
     return UNIT_KEYS.get(experiment.unit, "visitor_id")
+
+
+def event_unit(experiment: Experiment) -> str:
+    """A row of the unit table as events and orders tell it: that column, and the period where units are drawn anew."""
+    return event_key(experiment) + _period(experiment)
 
 
 def text(value: str) -> str:
@@ -266,6 +263,11 @@ def identifier(name: str) -> str:
     '"order by"'
     """
     return '"' + name.replace('"', '""') + '"'
+
+
+def _since(experiment: Experiment) -> int:
+    """The start in microseconds."""
+    return 0 if experiment.started_at is None else round(experiment.started_at.timestamp() * 10**6)
 
 
 def _unit(experiment: Experiment) -> str:

@@ -56,12 +56,16 @@ class PortableDatabase:
         from sqlglot import expressions
 
         statement = sqlglot.parse_one(query, read=DIALECT)
+        if self._connection.name == "pyspark":
+            for call in statement.find_all(expressions.Anonymous):
+                if call.name.lower() == "epoch_us":
+                    call.set("this", "unix_micros")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Ibis calls old names of its engines
             if isinstance(statement, expressions.Create):
                 self._keep(statement)
                 return Answer([], [])
-            found = self._connection.sql(query, dialect=DIALECT).to_pyarrow()
+            found = self._connection.sql(statement.sql(DIALECT), dialect=DIALECT).to_pyarrow()
         columns = [found.column(place).to_pylist() for place in range(found.num_columns)]
         return Answer([(name,) for name in found.column_names], list(zip(*columns, strict=True)))
 
