@@ -10,7 +10,7 @@ from thinslice.models import SessionRanker, from_columns
 from thinslice.models.candidates import Candidates
 from thinslice.models.lambdamart import Trees
 from thinslice.models.people import FEATURES, HISTORY, NEVER, OWN, People
-from thinslice.models.people_ranking import KNOWN_SHARE, share_of_known
+from thinslice.models.people_ranking import KNOWN_SHARE, helps, share_of_known
 from thinslice.models.trees_and_network import TreesAndNetwork
 from thinslice.models.tuning import head, tune
 from thinslice.models.user_traits import NOWHERE_KM, Traits
@@ -182,6 +182,20 @@ def test_known_people_are_asked_about_over_the_candidates_that_tuning_made(world
     anew = Candidates.build(past, tuned.settings).arrays()
     assert all(np.array_equal(array, anew[name]) for name, array in tuned.past.arrays().items())
     assert tuned.past.arrays().keys() == anew.keys()
+
+
+def test_the_history_is_kept_only_where_it_foresees_more_than_luck_explains():
+    draw = np.random.default_rng(0)
+    rank = draw.integers(-1, 40, 500)
+    assert not helps(rank, rank)
+    assert not helps(rank, draw.permutation(rank))
+    assert helps(rank, np.where(rank < 2, rank, rank - 2))
+    before, after = np.full(40, 30), np.full(40, 30)
+    before[:9], after[1:10] = 3, 3  # nine were found, and nine are: another one
+    assert not helps(before, after)
+    after[0] = 4  # and one that stood a little higher
+    assert not helps(before, after)
+    assert not helps(rank[:0], rank[:0])
 
 
 def test_the_budget_is_shared_only_where_enough_known_people_come_back(world):

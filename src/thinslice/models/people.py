@@ -5,7 +5,7 @@ visits ago, how often bought. Items that the same people take, though not in one
 near a person's items is proposed. All of it is bounded: a history, however long, costs and counts as much as any other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -195,12 +195,22 @@ class People:
             return None
         return self.memory_of(code)
 
-    def bought(self, person: str | None, names: Sequence[str]) -> frozenset[str]:
-        """What somebody bought, as far as it is remembered; `names` are the ids of the items."""
+    def bought(self, person: str | None, items: Vocabulary, among: Iterable[str] | None = None) -> frozenset[str]:
+        """What somebody bought, as far as it is remembered.
+
+        Args:
+            person: Who.
+            items: The ids of all items.
+            among: Only these are asked about; None: all.
+        """
         memory = self.memory(person)
         if memory is None:
             return frozenset()
-        return frozenset(names[code] for code in memory.item[memory.bought > 0].tolist())
+        codes = memory.item[memory.bought > 0].tolist()
+        if among is None:
+            return frozenset(items[code] for code in codes)
+        find, own = items.code.get, set(codes)
+        return frozenset(name for name in among if find(name) in own)
 
     def memory_of(self, code: int) -> Memory:
         """What is known of the person with a code: the place of the id among the sorted ids."""
@@ -240,17 +250,29 @@ class People:
         Returns:
             Items, one may stand there twice; what each gave, shape (codes, items); kind → shape (codes,).
         """
-        lead, worth = memory.leads()
-        near, whole = _kernel().row_terms(lead, worth, *self.near, codes)
-        own, alike = gave[:, OWN_FEATURES].sum(axis=1), gave[:, ALIKE_FEATURES].sum(axis=1)
-        mine, proposed = (codes[:, None] == memory.item).any(axis=1), whole > 0
-        near *= np.where(proposed, alike / np.where(proposed, whole, 1.0), 0.0)[:, None]
-        kinds = {TERM: np.where(mine, 0.0, own) + np.where(proposed, 0.0, alike)}
+        near, mine, own, left = self.parts(memory, codes, gave)
+        kinds = {TERM: left}
         for name, column in zip(FEATURES[ALIKE_FEATURES.stop :], gave[:, ALIKE_FEATURES.stop :].T, strict=True):
             kind = KINDS.get(name, TERM)
             kinds[kind] = kinds.get(kind, 0.0) + column
         itself = np.diag(own)[:, mine]
-        return np.concatenate([lead, codes[mine]]), np.concatenate([near, itself], axis=1), kinds
+        return np.concatenate([memory.lead, codes[mine]]), np.concatenate([near, itself], axis=1), kinds
+
+    def parts(
+        self, memory: Memory, codes: NDArray[np.int32], gave: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+        """What the person's items gave to the scores of some items; the arguments as of `terms`.
+
+        Returns:
+            What each item that leads gave, shape (codes, leads); which codes are the person's own, and what each of
+            them gave to itself (0 to others); and what was given of all this that no item explains.
+        """
+        near, whole = _kernel().row_terms(*memory.leads(), *self.near, codes)
+        own, alike = gave[:, OWN_FEATURES].sum(axis=1), gave[:, ALIKE_FEATURES].sum(axis=1)
+        mine, proposed = (codes[:, None] == memory.item).any(axis=1), whole > 0
+        near *= np.where(proposed, alike / np.where(proposed, whole, 1.0), 0.0)[:, None]
+        left: NDArray[np.float64] = np.where(mine, 0.0, own) + np.where(proposed, 0.0, alike)
+        return near, mine, np.where(mine, own, 0.0), left
 
     def describe(self, memory: Memory, codes: NDArray[np.int32], likeness: NDArray[Any]) -> NDArray[np.float32]:
         """The features of some candidates for a person: shape (codes, features), in the order of `FEATURES`.

@@ -5,7 +5,7 @@ their history answers before what is popular to all.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -174,9 +174,9 @@ class UserHistory(PersonalModel):
             found.append(None if best == POPULARITY else best)
         return found
 
-    def bought(self, user_id: str | None) -> frozenset[str]:
-        """What a person bought, as far as it is remembered."""
-        return self._people.bought(user_id, self._vocabulary)
+    def bought(self, user_id: str | None, among: Iterable[str] | None = None) -> frozenset[str]:
+        """What a person bought, of some items or of all, as far as it is remembered."""
+        return self._people.bought(user_id, self._vocabulary, among)
 
     def _memory(self, session: NDArray[np.int32], user_id: str | None) -> Memory | None:
         memory = self._people.memory(user_id)

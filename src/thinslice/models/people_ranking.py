@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from thinslice.models import people
 from thinslice.models.candidates import Candidates, Found, Lessons, Questions, questions_of
-from thinslice.models.lambdamart import figures, ranked
+from thinslice.models.lambdamart import CUT, figures, ranked
 from thinslice.models.people import ALIKE, OWN, Memory, People
 from thinslice.models.ranking_features import EVIDENCE, FEATURES
 from thinslice.models.tuning import SecondStage, Tuned, ease_of, first_questions, head
@@ -29,6 +29,9 @@ KNOWN_SHARE = 0.25
 
 ROWS_PER_S = 14_000
 """Rows that the trees learn from, for each CPU second of that part."""
+
+FEWEST = 2000
+"""So many questions are learned from, if there are so many, however dear they are: fewer tell nothing."""
 
 MOST_QUESTIONS = 3000
 """By so many questions it is judged whether the history helps."""
@@ -93,14 +96,12 @@ class KnownPeople:
 
         Whoever was shown something is asked for again at once, for the reasons: this thread's last one is kept.
         """
-        memory = self.people.memory(person)
-        if memory is None:
-            return None
-        asked, kept = (memory.code, session.tobytes()), self._scratch.__dict__.get("asker")
+        asked, kept = (person, session.tobytes()), self._scratch.__dict__.get("asker")
         if kept is not None and kept[0] == asked:
-            found: Asker = kept[1]
+            found: Asker | None = kept[1]
             return found
-        asker = asker_of(self._first, self.people, memory.without(session), self._room())
+        memory = self.people.memory(person)
+        asker = None if memory is None else asker_of(self._first, self.people, memory.without(session), self._room())
         self._scratch.asker, self._scratch.look = (asked, asker), None
         return asker
 
@@ -136,12 +137,15 @@ class KnownPeople:
         gave = self.contributions(rows)
         clicked, parts = self._first.parts(session, codes)
         evidence = gave[:, : len(EVIDENCE)].sum(axis=1) / np.maximum(parts.sum(axis=1), 1e-30)
-        items, before, _ = self.people.terms(asker.memory, codes, gave[:, len(FEATURES) :])
-        every, place = np.unique(np.concatenate([clicked, items]), return_inverse=True)
+        near, _, own, _ = self.people.parts(asker.memory, codes, gave[:, len(FEATURES) :])
+        every, place = np.unique(np.concatenate([clicked, asker.memory.lead, codes]), return_inverse=True)
         if not len(every):
             return np.full(len(codes), -1)
         total = np.zeros((len(every), len(codes)))
-        np.add.at(total, place, np.concatenate([(parts * evidence[:, None]).T, before.T]))
+        ends = np.cumsum([len(clicked), len(asker.memory.lead)])
+        total[place[: ends[0]]] = (parts * evidence[:, None]).T  # each of the three names an item once
+        total[place[ends[0] : ends[1]]] += near.T
+        total[place[ends[1] :], np.arange(len(codes))] += own
         best = total.argmax(axis=0)
         return np.where(total[best, np.arange(len(codes))] > 0, every[best], -1)
 
@@ -218,7 +222,7 @@ def learn_known(
     block = int(tuned.settings["candidates"])
     wide, rows, ease = block + OWN + ALIKE, int(ROWS_PER_S * budget_s), ease_of(questions)
     keep = float(np.clip(rows / (asked * ease * wide), *KEEP))
-    most = min(asked, max(2, int(ease * rows / (1 + keep * wide))))
+    most = min(asked, max(FEWEST, int(ease * rows / (1 + keep * wide))))
     taught = np.sort(np.random.default_rng([seed, 2]).permutation(asked)[:most])
     questions, who = questions.some(taught), who[taught]
     cut = int(0.8 * most)
@@ -234,12 +238,19 @@ def learn_known(
     trial = learner.trial_of_known(part, begin[: len(part.label)], exam, exam_begin)
     clicked = questions.end[judged] > questions.begin[judged]
     alone = stage.lessons(questions.some(judged[clicked]), block, 1.0, seed)
-    before = figures(ranked(second.predict(alone.rows), alone), wide)
-    after = figures(ranked(total(second, trial, exam.rows), exam)[clicked], wide)
-    told["exam"] = {"session": before, "session and history": after}
-    if after["hr"] + after["mrr"] < before["hr"] + before["mrr"]:
-        return None, {**told, "why": "the session alone foresees better"}
+    before = ranked(second.predict(alone.rows), alone)
+    after = ranked(total(second, trial, exam.rows), exam)[clicked]
+    told["exam"] = {"session": figures(before, wide), "session and history": figures(after, wide)}
+    if not helps(before, after):
+        return None, {**told, "why": "with the history no more is foreseen than luck explains"}
     return learner.whole_of_known(lessons, begin, trial), told
+
+
+def helps(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    """Whether the same answers stand higher than before, by more than one standard error of hit rate and rank."""
+    worth = [np.where((rank >= 0) & (rank < CUT), 1 + 1 / (np.maximum(rank, 0) + 1.0), 0.0) for rank in (before, after)]
+    gain = worth[1] - worth[0]
+    return bool(len(gain) and gain.mean() > gain.std() / np.sqrt(len(gain)))
 
 
 def share_of_known(

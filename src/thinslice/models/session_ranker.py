@@ -7,7 +7,7 @@ being asked about after learning from the older ones (`tuning`).
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -322,9 +322,9 @@ class SessionRanker(PersonalModel):
         by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
         return [by_code.get(find(item_id, -1)) for item_id in item_ids]
 
-    def bought(self, user_id: str | None) -> frozenset[str]:
-        """What a known person bought, as far as it is remembered."""
-        return frozenset() if self._known is None else self._known.people.bought(user_id, self._vocabulary)
+    def bought(self, user_id: str | None, among: Iterable[str] | None = None) -> frozenset[str]:
+        """What a known person bought, of some items or of all, as far as it is remembered."""
+        return frozenset() if self._known is None else self._known.people.bought(user_id, self._vocabulary, among)
 
     def _blocks_with(
         self, session: NDArray[np.int32], wanted: NDArray[np.int32], asker: Asker | None

@@ -7,7 +7,7 @@ tier, place) stand in that table like items. Beside the history of those who com
 stands what is popular now.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -192,14 +192,15 @@ class UserCF(PersonalModel):
             reasons.append(Reason(item_id, float(total[code]), terms))
         return reasons
 
-    def bought(self, user_id: str | None) -> frozenset[str]:
-        """What a user bought and did not refuse since."""
+    def bought(self, user_id: str | None, among: Iterable[str] | None = None) -> frozenset[str]:
+        """What a user bought and did not refuse since, of some items or of all."""
         user = -1 if user_id is None else self._users.code.get(user_id, -1)
         if user < 0:
             return frozenset()
         ptr, row, _ = self._history
         inside = slice(ptr[user], ptr[user + 1])
-        return frozenset(self._vocabulary[code] for code in row[inside][self._bought[inside]].tolist())
+        every = frozenset(self._vocabulary[code] for code in row[inside][self._bought[inside]].tolist())
+        return every if among is None else every.intersection(among)
 
     def _score(self, clicks: NDArray[np.int32], user: int) -> NDArray[np.float64]:
         """The score of every item, shape (items,); what the user refused has none."""

@@ -71,7 +71,7 @@ def _personal(
     words[None] = UNCAUSED.get(model.name, because(None, title))
     if all(cause in words for cause in causes):
         return [words[cause] for cause in causes]
-    bought: frozenset[str] = model.bought(user_id)
+    bought: frozenset[str] = model.bought(user_id, {cause for cause in causes if cause is not None})
     said = []
     for item_id, cause in zip(item_ids, causes, strict=True):
         if cause is None or cause in words:
