@@ -106,6 +106,8 @@ def test_a_report_through_ibis_is_the_report(ours, files):
 
 
 @pytest.mark.spark
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # py4j leaves sockets to the collector
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_report_from_spark_is_the_report(ours, files):
     from pyspark.sql import SparkSession
 
