@@ -68,6 +68,15 @@ def test_who_shows_the_same_few_things_to_everybody_fails(rng):
     assert "coverage: 20 different items" in judged(replayed(same, shown=20), live=replayed(same, shown=400))[0]
 
 
+def test_who_is_shown_to_hit_more_may_show_less_but_not_the_same_few_things(rng):
+    live = ranks(rng, 4000, 0.1)
+    better, hardly = np.where(rng.random(4000) < 0.1, 5, live), live.copy()
+    hardly[0] = 1
+    assert judged(replayed(better, shown=170), live=replayed(live, shown=400)) == []
+    assert "coverage" in judged(replayed(better, shown=70), live=replayed(live, shown=400))[0]
+    assert "coverage" in judged(replayed(hardly, shown=170), live=replayed(live, shown=400))[0]
+
+
 def test_who_is_too_slow_for_a_page_fails_even_on_a_small_log():
     assert "latency" in judged(replayed([1] * 8, cpu_us=50_000.0))[0]
 

@@ -22,7 +22,10 @@ COLLAPSED_SHARE = 0.2
 """A segment that is shown to have lost more than this share of its hit rate has collapsed."""
 
 COVERAGE_SHARE = 0.5
-"""A model that shows less than this share of the items that the live one shows has narrowed too much."""
+"""A model that shows less than this share of the items that the live one shows has narrowed too much ..."""
+
+NARROWEST_SHARE = 0.2
+"""... unless it is shown to foresee more: then it may show less, down to this share. To guess widely is no merit."""
 
 SLOWEST_MS = 20.0
 """A model that takes longer than this for one question in ten (milliseconds of CPU) is too slow to be asked."""
@@ -122,10 +125,12 @@ def segments_hold(new: Replay, live: Replay, head: NDArray[np.bool_] | None) -> 
 
 
 def coverage(new: Replay, live: Replay) -> Gate:
-    """Fails when far fewer different items are shown than by the live model."""
+    """Fails when far fewer different items are shown than by the live model; less is asked of one that hits more."""
+    low = _paired(hits(new.rank) - hits(live.rank), new.session).interval()[0]
+    share = NARROWEST_SHARE if low is not None and low > 0 else COVERAGE_SHARE
     return Gate(
         "coverage",
-        new.shown >= COVERAGE_SHARE * live.shown,
+        new.shown >= share * live.shown,
         f"{new.shown:,} different items in the lists against {live.shown:,}",
     )
 
