@@ -12,7 +12,7 @@ from thinslice.cli.program import program
 from thinslice.jobs.checkup import CHECKS, check_up
 from thinslice.jobs.demo import fill
 from thinslice.jobs.train import train
-from thinslice.records import Event, Quarantined
+from thinslice.records import Event, Item, Quarantined
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
 
@@ -71,6 +71,26 @@ def test_events_without_a_model_are_told_to_train(half):
 def test_old_events_are_called_stale(half):
     Lake(half.lake).append("events", events(100, at=NOW - timedelta(days=9)))
     assert "9.0 days" in doctor(half)[1]["freshness"]["message"]
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        {"in_stock": False},
+        {"status": "retired"},
+        {"expires_at": NOW - timedelta(days=1)},
+        {"published_at": NOW + timedelta(days=1)},
+    ],
+    ids=["sold out", "retired", "expired", "not yet"],
+)
+def test_a_feed_that_leaves_nothing_to_show_is_a_problem_and_one_item_mends_it(half, why):
+    lake = Lake(half.lake)
+    lake.append("items", [Item(item_id=f"i{n}", tenant="shop", updated_at=NOW, **why) for n in range(3)])
+    finding = doctor(half)[1]["catalog"]
+    assert finding["status"] == "problem"
+    assert "none of the 3 items of shop may be shown" in finding["message"]
+    lake.append("items", [Item(item_id="i9", tenant="shop", updated_at=NOW)])
+    assert doctor(half)[1]["catalog"]["status"] == "ok"
 
 
 def test_events_that_name_unknown_items_are_worth_a_look(half):

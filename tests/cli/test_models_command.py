@@ -73,6 +73,16 @@ def test_the_list_says_what_is_live_and_how_it_ranked(workspace):
     assert "(live)" in run(workspace, "list")
 
 
+def test_the_list_names_the_model_where_policies_of_one_model_rank_alike(workspace, monkeypatch):
+    from thinslice.jobs import generations
+
+    (row,) = generations.listed(workspace, "shop")
+    figures = {"n": 300, "hr": 0.9, "mrr": 0.8}
+    row = {**row, "offline": {"careful": figures, "session-knn": figures, "popular": {"n": 300, "hr": 0.1, "mrr": 0.1}}}
+    monkeypatch.setattr(generations, "listed", lambda *_: [row])
+    assert "0.900  0.800  session-knn" in run(workspace, "list")
+
+
 def test_a_spoiled_model_is_refused_and_force_leaves_a_note(workspace):
     good, spoiled = live(workspace), spoil(workspace)
     said = run(workspace, "promote", spoiled, code=1)

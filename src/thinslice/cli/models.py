@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from thinslice.cli.workspace import json_option, print_json, workspace_option
-from thinslice.settings import Workspace
+from thinslice.settings import BUILT_IN_POLICIES, Workspace
 
 tenant_option = click.option("--tenant", default="shop", show_default=True, help="Whose models.")
 slot_option = click.option(
@@ -36,7 +36,10 @@ def list_(workspace: Workspace, tenant: str, as_json: bool) -> None:
         return
     click.echo(f"{'version':<17} {'made (UTC)':<17} {'slot':<24} {'sessions':>9}  {'HR@20':>6} {'MRR@20':>6}  of")
     for row in rows:
-        best = max(row["offline"].items(), key=lambda each: each[1]["mrr"], default=None)
+        # policies of one model have its figures: the one that bears the model's name speaks for them
+        best = max(
+            row["offline"].items(), key=lambda each: (each[1]["mrr"], each[0] in BUILT_IN_POLICIES), default=None
+        )
         figures = f"{'-':>6} {'-':>6}  -"
         if best is not None:
             figures = f"{best[1]['hr']:>6.3f} {best[1]['mrr']:>6.3f}  {best[0]}"

@@ -135,8 +135,17 @@ def check_keys(patient: Patient) -> Finding:
 
 
 def check_catalog(patient: Patient) -> Finding:
-    """There are items."""
+    """There are items, and some of them may be shown: a feed that says otherwise empties every slate."""
     counts = per_tenant(patient, "SELECT tenant, count(*) FROM items GROUP BY tenant")
+    shown = per_tenant(patient, f"SELECT tenant, count(*) FROM items WHERE {_shown(patient.now)} GROUP BY tenant")
+    closed = [tenant for tenant in patient.tenants if counts.get(tenant) and not shown.get(tenant)]
+    if closed:
+        return Finding(
+            name="catalog", status="problem",
+            message=f"none of the {sum(counts[tenant] for tenant in closed):,} items of {listed(closed)} may be shown: "
+            "each is out of stock, not live, not published yet or expired. Slates are empty.",
+            advice=f"Look at the newest feed; then thinslice import items FILE --tenant {closed[0]}, or PUT /v1/items.",
+        )  # fmt: skip
     without = [tenant for tenant in patient.tenants if not counts.get(tenant)]
     if not without and counts:
         return Finding(name="catalog", status="ok", message=f"{sum(counts.values()):,} items.")
@@ -144,6 +153,15 @@ def check_catalog(patient: Patient) -> Finding:
         name="catalog", status="look", message=f"no items: {listed(without) or 'no tenant'}.",
         advice=f"thinslice import items FILE --tenant {(without or ['shop'])[0]}, or PUT /v1/items.",
     )  # fmt: skip
+
+
+def _shown(now: datetime) -> str:
+    """The condition, in SQL, under which an item may stand in a slate before any rule is asked."""
+    at = f"TIMESTAMPTZ '{now.isoformat()}'"
+    return (
+        f"in_stock AND status = 'live' AND (published_at IS NULL OR published_at <= {at}) "
+        f"AND (expires_at IS NULL OR expires_at > {at})"
+    )
 
 
 def check_events(patient: Patient) -> Finding:
