@@ -2,7 +2,7 @@
 
 The second stage has learned from everybody; what is learned here (trees, or a network where the second stage is one) is
 what its scores lack for people who are known, so a few questions of them are enough. It is kept only when the newest
-fifth of those questions, of sessions with a click, is foreseen no worse than by the session alone; who is unknown is
+fifth of those questions, of sessions with a click, is foreseen better than by the session alone; who is unknown is
 never touched by it.
 """
 
