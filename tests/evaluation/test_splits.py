@@ -37,6 +37,36 @@ def test_without_it_the_last_day_of_a_short_log_is_the_test():
     assert (split.how["split"], split.how["test_sessions"], split.how["train_sessions"]) == ("last 1 day", 4, 16)
 
 
+def baskets(order):
+    """Sixty baskets a day apart, five of nine items each, all rows of one at the same second."""
+    draw = np.random.default_rng(1)
+    kept = [sorted(draw.permutation(9)[:5].tolist()) for _ in range(60)]
+    return log([(f"s{day}", f"i{item}", START_S + day * DAY_S)
+                for day, basket in enumerate(kept) for item in order(basket)])  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [list, lambda basket: basket[::-1]], ids=["rising", "falling"])
+def test_a_basket_that_a_file_sorts_by_item_is_asked_in_any_order(order):
+    columns = baskets(order)
+    split = split_log(columns)
+    assert "shuffled" in split.how["same_moment"]
+    assert sum(session == sorted(session, reverse=order is not list) for session in split.sessions) < 2
+    of = {name: columns["item_id"][columns["session_id"] == name] for name in columns["session_id"]}
+    assert sorted(split.sessions[0]) == sorted(of["s53"].tolist())
+    assert split_log(columns).sessions == split.sessions  # the same each time
+
+
+def test_baskets_in_an_order_of_their_own_and_clicks_at_different_times_stay_as_they_are():
+    draw = np.random.default_rng(2)
+    columns = baskets(lambda basket: draw.permutation(basket).tolist())
+    split = split_log(columns)
+    assert "same_moment" not in split.how
+    assert split.sessions[0] == columns["item_id"][columns["session_id"] == "s53"].tolist()
+    sorted_by_item = baskets(list)
+    sorted_by_item["ts"] += np.tile(np.arange(5), 60)
+    assert "same_moment" not in split_log(sorted_by_item).how
+
+
 def test_of_a_long_log_it_is_the_last_seven():
     split = split_log(log(sessions(40)))
     assert (split.how["split"], split.how["test_sessions"]) == ("last 7 days", 7)

@@ -142,6 +142,8 @@ def _words(console: Console, result: dict[str, Any]) -> None:
         "the model; ± is 95 %, clustered by session; novelty in bits; popularity is how much more clicked the shown "
         "items are than the looked for; times are CPU time."
     )
+    if "same_moment" in how:
+        console.print(f"Clicks of one session and moment were {how['same_moment']}.")
     console.print(result["sentence"])
 
 

@@ -19,6 +19,9 @@ VIEWS = ("view", "view_item", "click")
 OTHER_NAMES = {"click": "view_item", "view": "view_item", "cart": "add_to_cart", "buy": "purchase", "order": "purchase"}
 """What other logs call our actions."""
 
+SORTED_PAIRS, SORTED_SHARE = 200, 0.99
+"""Of so many neighbors of the same session and moment so many must rise (or fall) for a file to be sorted by item."""
+
 CUTS = ("session", "moment")
 """Where a cut by time may go: between sessions, or through them at one moment."""
 
@@ -183,6 +186,9 @@ def cut_log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: s
         raise BadInput(f"{int((~np.isfinite(times)).sum())} of {len(times)} values of ts are not finite numbers.")
     if order_only is None:
         order_only = is_order_index(times)
+    shuffled = _shuffled(log, times)
+    if shuffled is not None:
+        log = {name: column[shuffled] for name, column in log.items()}
     if "split" in log and test_days is None and cut == "session":
         part = log["split"].astype(str)
         learn, ask = part == "train", part == "test"
@@ -193,8 +199,28 @@ def cut_log(columns: Mapping[str, NDArray[Any]], order_only: bool | None, cut: s
     else:
         learn, ask, words = _cut_by_time(log["session_id"], times, order_only, cut, test_days)
     how = {"split": words, "events": event, "order_only": order_only}
+    if shuffled is not None:
+        how["same_moment"] = "shuffled, since the file sorts them by item"
     user, visitor = _ids(log, "user_id"), _ids(log, "visitor_id")
     return Log(log["session_id"], log["item_id"], times, user, visitor, learn, ask, cut == "moment", how, _actions(log))
+
+
+def _shuffled(log: Mapping[str, NDArray[Any]], times: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """The rows with those of one session and moment in any order, where the file sorts them by item; else None.
+
+    A basket whose rows all have one time has no order. Sorted by item it would tell which items cannot come next.
+    """
+    _, session = np.unique(log["session_id"], return_inverse=True)
+    order = np.lexsort((times, session))
+    item = log["item_id"][order]
+    same = (np.diff(session[order]) == 0) & (np.diff(times[order]) == 0) & (item[1:] != item[:-1])
+    pairs = int(same.sum())
+    rising = float((item[1:] > item[:-1])[same].mean()) if pairs else 0.5
+    if pairs < SORTED_PAIRS or max(rising, 1 - rising) < SORTED_SHARE:
+        return None
+    rows = np.arange(len(times))
+    rows[order] = np.lexsort((np.random.default_rng(0).random(len(times)), times, session))
+    return rows
 
 
 def _actions(log: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
