@@ -257,19 +257,20 @@ class _Part:
         """
         assert self.start is not None
         raw = raw_columns(self._experiment)
-        shown = "exposures" in raw
         few = [name for name in raw if name != "exposures"]
-        # Nearly all that units do is to be shown slates: these are counted alone, and what is rare is joined to them.
-        deeds = self._deeds(["exposures"], ["count(*) AS exposures"] if shown else [])
+        self._make("unit_slates", self._deeds(["exposures"], ["count(*) AS exposures"]))
+        deeds = self._running("unit_slates", raw, raw)
         if few:
-            sums = [f"CAST(sum({name}) AS BIGINT) AS {name}" for name in few]
+            # Most units are shown slates and do nothing else: of them nothing else is summed.
+            self._make("unit_acts", self._deeds(few, [f"CAST(sum({name}) AS BIGINT) AS {name}" for name in few]))
             names = ", ".join(f"coalesce({name}, 0) AS {name}" for name in raw)
-            deeds = (
-                f"SELECT coalesce(s.unit_id, o.unit_id) AS unit_id, coalesce(s.step, o.step) AS step, {names} "
-                f"FROM ({deeds}) AS s FULL JOIN ({self._deeds(few, sums)}) AS o "
-                "ON s.unit_id = o.unit_id AND s.step = o.step"
+            active = (
+                f"(SELECT coalesce(s.unit_id, o.unit_id) AS unit_id, coalesce(s.step, o.step) AS step, {names} FROM "
+                "(SELECT * FROM unit_slates SEMI JOIN unit_acts USING (unit_id)) AS s FULL JOIN unit_acts AS o "
+                "ON s.unit_id = o.unit_id AND s.step = o.step)"
             )
-        running = "".join(f", CAST(sum({name}) OVER w AS BIGINT) AS {identifier(f'to {name}')}" for name in raw)
+            still = "(SELECT * FROM unit_slates ANTI JOIN unit_acts USING (unit_id))"
+            deeds = f"{self._running(active, raw, raw)} UNION ALL {self._running(still, raw, ['exposures'])}"
         capped = capped_columns(self._experiment)
         parts = []
         for at, name in enumerate(self._columns):
@@ -285,13 +286,26 @@ class _Part:
         self._make(
             "unit_steps",
             f"SELECT d.unit_id AS unit_id, u.cell AS cell, u.seen_days AS seen_days, step // {STEP} AS period, "
-            f"step % {STEP} AS age, is_new, is_last, {', '.join(parts)} FROM (SELECT *, row_number() OVER w = 1 AS "
-            f"is_new, lead(step) OVER (PARTITION BY unit_id ORDER BY step) IS NULL AS is_last{running} FROM ({deeds}) "
-            "WINDOW w AS (PARTITION BY unit_id ORDER BY step ROWS UNBOUNDED PRECEDING)) AS d "
+            f"step % {STEP} AS age, is_new, is_last, {', '.join(parts)} FROM ({deeds}) AS d "
             "JOIN experiment_units AS u ON u.unit_id = d.unit_id",
         )
         columns = [Column(f"a{at}", f"b{at}") for at in range(len(self._columns) + len(self._pasts))]
         self._count("curve", "unit_steps", columns, ["period"], count="count_if(is_new)")
+
+    def _running(self, rows: str, columns: Sequence[str], counted: Collection[str]) -> str:
+        """Rows by unit and step with sums so far; columns that are not counted are zeros. In SQL."""
+        each = "(PARTITION BY unit_id ORDER BY step)"
+        so_far = f"OVER {each[:-1]} ROWS UNBOUNDED PRECEDING)"
+        sums = "".join(
+            f", {name}, CAST(sum({name}) {so_far} AS BIGINT) AS {identifier(f'to {name}')}"
+            if name in counted
+            else f", 0 AS {name}, 0 AS {identifier(f'to {name}')}"
+            for name in columns
+        )
+        return (
+            f"SELECT unit_id, step, row_number() OVER {each} = 1 AS is_new, lead(step) OVER {each} IS NULL AS is_last"
+            f"{sums} FROM {rows} AS r"
+        )
 
     def _deeds(self, columns: Sequence[str], sums: Sequence[str]) -> str:
         """Sums of what each unit did by step, which is a period and a day since its first exposure, in SQL."""
