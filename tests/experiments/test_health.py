@@ -1,5 +1,6 @@
 """Checks that look for the cause: each finds what it is for, names it, and is silent when all is well."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from thinslice.experiments.health import (
     sample_ratio_by_day,
     sample_ratio_by_segment,
     sample_ratio_over_time,
+    unknown_segments,
 )
 from thinslice.records import Experiment, Metric, Variant
 from thinslice.stats import moments
@@ -202,3 +204,16 @@ def test_every_check_that_fails_says_what_to_do():
         "sample_ratio_by_day", "missing_exposures", "log_loss_by_segment", "bots_by_variant",
     }  # fmt: skip
     assert all(check.advice.endswith((".", "?")) for check in failed)
+
+
+def test_a_segment_that_no_slate_ever_named_is_told_with_the_name_that_was_meant():
+    plan = msgspec.structs.replace(PLAN, segments=["devic", "browser"])
+    seen = {"devic": {"unknown": {}}, "browser": {"unknown": {}, "firefox": {}}}
+    found = unknown_segments(evidence()._replace(segments=seen), plan)
+    assert not found.passed
+    assert found.detail == "no slate of any unit said 'devic' ('device' perhaps?), so nothing is known by that"
+    assert "context of each request" in found.advice
+    assert unknown_segments(evidence()._replace(segments={**seen, "devic": {"phone": {}}}), plan) is None
+    assert unknown_segments(evidence(), plan) is None
+    blocks = evidence()._replace(block_segments={"devic": {"unknown": {}}})
+    assert "'device' perhaps?" in unknown_segments(blocks, plan).detail

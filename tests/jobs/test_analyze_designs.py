@@ -246,7 +246,17 @@ def test_a_switchbacks_rows_are_blocks_and_its_split_is_that_of_blocks(tmp_path)
     assert got.units == {"a": 28, "b": 28}
     assert got.method.startswith("switchback")
     assert "a 28 (50.0%" in got.checks[0].detail
+    assert got.checks[1].detail == "no block in two variants"
     report_json(got)
+
+
+def test_a_block_in_two_variants_is_told_as_a_block(tmp_path):
+    columns = switched(np.random.default_rng(0))
+    columns["arm"] = [{"a": "b", "b": "a"}[columns["arm"][0]], *columns["arm"][1:]]
+    check = analyze_file(write(tmp_path, columns), ask(block="block", day="hour"), NOW).checks[1]
+    assert (check.name, check.detail) == ("mixed_assignment", "1 of 56 blocks held more than one variant")
+    assert "block of time" in check.advice
+    assert "login" not in check.advice
 
 
 @pytest.mark.slow

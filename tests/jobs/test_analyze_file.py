@@ -279,6 +279,15 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         analyze_file(write(tmp_path, one), ask(), NOW)
 
 
+@pytest.mark.parametrize("header", ["user,arm,money,money", '"user";"arm";"money";" Money"'], ids=["same", "case"])
+def test_a_column_that_is_named_twice_is_refused(tmp_path, header):
+    path = tmp_path / "twice.csv"
+    between = ";" if ";" in header else ","
+    path.write_text("\n".join([header, *(between.join(("1", arm, "2", "3")) for arm in "ab")]), encoding="utf-8")
+    with pytest.raises(BadInput, match=r"has 2 columns named 'money' \(columns 3 and 4\)"):
+        analyze_file(path, ask(), NOW)
+
+
 @pytest.mark.data
 def test_cookie_cats_reads_as_published():
     question = Question("userid", "version", "gate_30", ["retention_7=retention_7", "retention_1=retention_1"])

@@ -63,6 +63,7 @@ WARNINGS = {
     "missing_exposures": "one variant's reports get lost",
     "log_loss_by_segment": "one variant's reports get lost in a segment",
     "bots_by_variant": "bots fall unevenly",
+    "unknown_segments": "a segment was never sent",
     "cannibalization": "the shelf takes clicks from its neighbors",
     "mean_weight": "the log does not hold what the new ranker would show",
     "max_weight_share": "a few rows of the log decide",

@@ -17,6 +17,7 @@ from thinslice.experiments.health import (
     sample_ratio_by_segment,
     sample_ratio_over_time,
     segments_before_exposure,
+    unknown_segments,
 )
 from thinslice.experiments.over_time import effect_over_time
 from thinslice.experiments.placements import cannibalization
@@ -39,7 +40,7 @@ def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
     """Every check of an experiment that is measured from the lake; one without data to test is left out."""
     found = [
         sample_ratio(evidence, experiment),
-        mixed_assignment(evidence),
+        mixed_assignment(evidence, experiment),
         duplicate_exposures(evidence),
         isolated_training(experiment),
         contamination(evidence),
@@ -54,6 +55,7 @@ def check_all(evidence: Evidence, experiment: Experiment) -> list[Check]:
         missing_exposures(evidence, experiment),
         log_loss_by_segment(evidence, experiment),
         bots_by_variant(evidence, experiment),
+        unknown_segments(evidence, experiment),
         rare_outcomes(evidence, experiment),
         cannibalization(evidence, experiment),
         *evidence.findings,
@@ -65,7 +67,7 @@ def check_file(evidence: Evidence, experiment: Experiment) -> list[Check]:
     """Every check of an experiment that ran elsewhere: nobody knows how it trained or what was not logged."""
     found = [
         sample_ratio(evidence, experiment),
-        mixed_assignment(evidence),
+        mixed_assignment(evidence, experiment),
         control_over_ramp(evidence, experiment),
         effect_over_time(evidence, experiment),
         sample_ratio_over_time(evidence, experiment),
@@ -105,6 +107,12 @@ ADVICE = {
 }
 """What to do where a check failed that does not say so itself."""
 
+MIXED_BLOCKS = (
+    "All slates of a block of time have to come from one variant: look for a cache that outlives the switch, clocks "
+    "that differ, or a switch that came late. Blocks with two variants are left out of the effects."
+)
+"""The same for a switchback, where a block was in two variants."""
+
 
 def _advised(found: Sequence[Check | None], evidence: Evidence, experiment: Experiment) -> list[Check]:
     """The checks that there are; those that failed say what to do, and a broken split where most of it lies."""
@@ -139,11 +147,15 @@ def sample_ratio(evidence: Evidence, experiment: Experiment) -> Check:
     )
 
 
-def mixed_assignment(evidence: Evidence) -> Check:
-    """No unit may be seen in two variants."""
+def mixed_assignment(evidence: Evidence, experiment: Experiment) -> Check:
+    """No unit may be seen in two variants; in a switchback, no block of time."""
     mixed, total = evidence.mixed_units, evidence.mixed_units + sum(evidence.units.values())
-    detail = f"{mixed:,} of {total:,} units were seen in more than one variant" if mixed else "no unit in two variants"
-    return Check(name="mixed_assignment", passed=mixed == 0, statistic=float(mixed), pvalue=None, detail=detail)
+    what, did = ("block", "held") if experiment.unit == "block" else ("unit", "were seen in")
+    detail = f"{mixed:,} of {total:,} {what}s {did} more than one variant" if mixed else f"no {what} in two variants"
+    return Check(
+        name="mixed_assignment", passed=mixed == 0, statistic=float(mixed), pvalue=None, detail=detail,
+        advice=MIXED_BLOCKS if mixed and what == "block" else "",
+    )  # fmt: skip
 
 
 def isolated_training(experiment: Experiment) -> Check:

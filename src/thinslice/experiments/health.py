@@ -1,5 +1,6 @@
 """Checks that look for the cause: over time, by day and segment, what was lost, who the bots are, who taught whom."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,13 @@ class _Odd(NamedTuple):
     pvalue: float
     statistic: float
     words: str
+
+
+UNKNOWN = "unknown"
+"""The value of a segment that was not sent."""
+
+KNOWN_SEGMENTS = ("device", "browser", "returning", "country", "entry_page", "placement")
+"""Segments that are known without being sent by name, or that a shop usually sends."""
 
 
 def sample_ratio_over_time(evidence: Evidence, experiment: Experiment) -> Check | None:
@@ -83,6 +91,27 @@ def odd_segments(evidence: Evidence, experiment: Experiment) -> dict[str, str]:
         if found.pvalue < ALARM:
             odd.setdefault(found.where.partition(" = ")[0], f"{found.where}: {found.words}")
     return odd
+
+
+def unknown_segments(evidence: Evidence, experiment: Experiment) -> Check | None:
+    """Whether each declared segment was ever sent with a slate; None where all were.
+
+    Keys of the request's context are free, so a name that nobody sends is found only when units have come.
+    """
+    known = {**evidence.segments, **evidence.block_segments}
+    absent = [name for name in experiment.segments if set(known.get(name, ())) == {UNKNOWN}]
+    if not absent:
+        return None
+    words = []
+    for name in absent:
+        near = difflib.get_close_matches(name, [each for each in KNOWN_SEGMENTS if each not in absent], 1)
+        words.append(f"{name!r}{f' ({near[0]!r} perhaps?)' if near else ''}")
+    return Check(
+        name="unknown_segments", passed=False, statistic=None, pvalue=None,
+        detail=f"no slate of any unit said {' or '.join(words)}, so nothing is known by that",
+        advice="Send it in the context of each request, or stop and start anew under another name with a segment that "
+        f"is sent: {', '.join(KNOWN_SEGMENTS)} stand there by themselves where they are known.",
+    )  # fmt: skip
 
 
 def segments_before_exposure(evidence: Evidence, experiment: Experiment) -> Check | None:

@@ -1,5 +1,6 @@
 """The file of an experiment that ran elsewhere, opened, and its columns checked."""
 
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
     kind = reader.get(path.suffix.lower())
     if kind is None:
         raise BadInput(f"{path.name} is neither Parquet nor CSV.", hint="Its name has to end in .parquet or .csv.")
+    if kind == "read_csv":
+        _check_header(path)
     try:
         options = ", header = true, sample_size = -1" if kind == "read_csv" else ""
         if options:  # times stay as they are written: a zone that only some of them have would get lost
@@ -46,6 +49,21 @@ def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
             )
     except duckdb.Error as error:
         raise BadInput(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a header that names a column twice: nobody could say which one is meant."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        first = file.readline()
+    cells = next(csv.reader([first], delimiter=max(",\t;|", key=first.count)), [])
+    names = [name.strip().casefold() for name in cells]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        places = " and ".join(str(at) for at, name in enumerate(names, start=1) if name == twice)
+        raise BadInput(
+            f"{path.name} has {names.count(twice)} columns named {twice!r} (columns {places}).",
+            hint="Give each a name of its own in the first line, capital letters aside, or take one out.",
+        )
 
 
 def check_column(

@@ -37,6 +37,7 @@ CHECKS = {
     "log_loss_by_segment": "They are seen as often in each segment",
     "duplicate_exposures": "Each slate was logged once",
     "bots_by_variant": "Bots do not favor a variant",
+    "unknown_segments": "Each segment was sent with its slates",
     "rare_outcomes": "Enough units of each variant did something",
     "cannibalization": "It takes no clicks from its neighbors",
     "spillover": "Neighbors do not pass the effect on",
