@@ -93,6 +93,20 @@ def test_a_feed_that_leaves_nothing_to_show_is_a_problem_and_one_item_mends_it(h
     assert doctor(half)[1]["catalog"]["status"] == "ok"
 
 
+def test_vectors_that_cannot_be_learned_from_are_counted_by_name(half):
+    fill(half, "shop", now=NOW, sessions=20)
+    vectors = [[1.0, 2.0], [2.0, 1.0], [float("nan"), 1.0], [0.0, 0.0], [1.0, 2.0, 3.0]]
+    items = [
+        Item(item_id=f"v{n}", tenant="shop", updated_at=NOW, title=f"thing {n}", vectors={"image": vector})
+        for n, vector in enumerate(vectors)
+    ]
+    Lake(half.lake).append("items", items)
+    train(half, "shop", now=NOW)
+    finding = doctor(half)[1]["model"]
+    assert finding["status"] == "look"
+    assert "'image' (1 not finite, 1 all zero, 1 of another length than 2; 2 are used) of shop" in finding["message"]
+
+
 def test_events_that_name_unknown_items_are_worth_a_look(half):
     fill(half, "shop", now=NOW, sessions=5)
     Lake(half.lake).append("events", events(1000, known=False))

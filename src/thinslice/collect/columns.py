@@ -162,7 +162,7 @@ def guess(kind: str, columns: Sequence[str], told: Mapping[str, str]) -> dict[st
     if missing:
         raise BadInput(
             f"no column is {' or '.join(missing)} (there is: {', '.join(columns)}).",
-            hint=f"The first line names the columns; say which it is with --map COLUMN={missing[0]}.",
+            hint=f"Say which with --map COLUMN={missing[0]} (the first line of a CSV file names its columns).",
         )
     return {column: found[column] for column in columns if column in found}
 

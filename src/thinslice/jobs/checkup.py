@@ -17,6 +17,7 @@ from thinslice.errors import BadInput, ThinsliceError
 from thinslice.experiments import is_running
 from thinslice.jobs.compact import log_bytes
 from thinslice.jobs.train import last_training, rows_of
+from thinslice.records import Arrays
 from thinslice.serving.experiments import read_experiments
 from thinslice.serving.memory import bytes_of
 from thinslice.settings import Settings, Workspace, read_settings
@@ -210,14 +211,15 @@ def check_joins(patient: Patient) -> Finding:
 
 
 def check_model(patient: Patient) -> Finding:
-    """Every tenant with events has models that load."""
+    """Every tenant with events has models that load, and the vectors that the shop supplies can be learned from."""
     artifacts = FileArtifacts(patient.workspace.models)
     rows = rows_of(Lake(patient.workspace.lake))
-    untrained = []
+    untrained, spoiled = [], []
     for tenant in patient.tenants:
         version = artifacts.live(tenant).get("live")
         if version is not None:
-            artifacts.load(tenant, version)  # raises Corrupt, which becomes the finding
+            arrays, _ = artifacts.load(tenant, version)  # raises Corrupt, which becomes the finding
+            spoiled += [f"{which} of {tenant}" for which in _spoiled_vectors(arrays.get("content", {}))]
         elif rows.get(tenant):
             untrained.append(tenant)
     if untrained:
@@ -231,7 +233,26 @@ def check_model(patient: Patient) -> Finding:
             name="model", status="look", message="nothing is trained: the catalog's order is served.",
             advice="Import events, then `thinslice train`.",
         )  # fmt: skip
+    if spoiled:
+        return Finding(
+            name="model", status="look", message=f"vectors that are not learned from: {listed(spoiled, 3)}.",
+            advice="Send them again: finite numbers, not all zero, and one length for all items.",
+        )  # fmt: skip
     return Finding(name="model", status="ok", message=f"models are live: {listed(trained)}.")
+
+
+def _spoiled_vectors(arrays: Arrays) -> list[str]:
+    """What the content model left out of each name of vectors that the shop supplies."""
+    if "evidence" not in arrays:
+        return []
+    words = {"not_finite": "not finite", "all_zero": "all zero", "wrong_length": "of another length than"}
+    found = []
+    for name, counts in json.loads(arrays["evidence"].tobytes()).get("vectors", {}).items():
+        told = [f"{counts[key]:,} {word}" for key, word in words.items() if counts.get(key)]
+        if told:
+            length = f" {counts['length']}" if counts.get("wrong_length") else ""
+            found.append(f"{name!r} ({', '.join(told)}{length}; {counts.get('used', 0):,} are used)")
+    return found
 
 
 def check_promotion(patient: Patient) -> Finding:
