@@ -69,6 +69,13 @@ def test_import_says_what_a_file_lacks_that_is_no_error(run, tmp_path):
     assert "status = retired" in told
 
 
+def test_a_price_that_is_no_number_of_cents_is_said_in_words_for_shops(run, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("session_id,item_id,ts,price_minor\ns1,a,1775000000,1.5\ns1,b,1775000001,150\n", encoding="utf-8")
+    told = run("import", "events", str(path))
+    assert "line 2: price_minor is no whole number; money in cents, 1290 for 12.90 [wrong_type]" in told
+
+
 def test_a_file_that_is_not_utf8_is_sent_back_to_be_saved_as_utf8(run, tmp_path):
     path = tmp_path / "old.csv"
     path.write_bytes("session_id,item_id,ts\ns1,Größe,1775000000\n".encode("latin-1"))

@@ -162,6 +162,8 @@ def test_broken_settings_are_named_with_their_place(tmp_path):
     finding = check_up(Workspace(tmp_path), NOW)[0]
     assert finding.status == "problem"
     assert "serve.port" in finding.message
+    assert "Mend" in finding.advice
+    assert "thinslice init" not in finding.advice
 
 
 def test_an_experiment_file_that_stops_the_training_is_named(half):

@@ -161,6 +161,9 @@ def read_problem(error: msgspec.ValidationError, extra: Mapping[str, Any] | None
         hint = f"send {wrong_type[1].replace(' | null', '')}."
         if wrong_type[2] in ("int", "float") and "str" in wrong_type[1]:
             hint = 'send text: "42", not 42.'
+        if wrong_type[1] in ("int", "int | null"):
+            cents = "; money in cents, 1290 for 12.90" if field.endswith("_minor") else ""
+            return BadRecord("wrong_type", f"{field} is no whole number{cents}", field=field, hint=hint)
         return BadRecord("wrong_type", f"{field} is of the wrong type: {said}", field=field, hint=hint)
     if "RFC3339" in said:
         hint = "send ISO 8601 with a time zone, 2026-01-31T12:00:00Z, or unix seconds."

@@ -103,6 +103,8 @@ def check_settings(patient: Patient) -> Finding:
     """The file is there, holds together and names a tenant."""
     if patient.settings is None:
         advice = f"thinslice init --workspace {shlex.quote(str(patient.workspace.root))}"
+        if patient.workspace.settings_file.exists():
+            advice = f"Mend {patient.workspace.settings_file}: docs/reference/settings.md lists what it may say."
         return Finding(name="settings", status="problem", message=patient.why_no_settings, advice=advice)
     if not patient.tenants:
         advice = f"thinslice init --workspace {shlex.quote(str(patient.workspace.root))} --tenant shop"
