@@ -8,7 +8,7 @@ from thinslice.models.lambdamart import Trees, stump, visible
 from thinslice.models.neural_ranker_network import Network
 from thinslice.models.ranking_features import FEATURES, GROUPS
 from thinslice.models.session_ranker import SessionRanker
-from thinslice.models.trees_and_network import NETWORK, ForestWithNetwork, TreesAndNetwork
+from thinslice.models.trees_and_network import NEAR, NETWORK, ForestWithNetwork, TreesAndNetwork
 from thinslice.testing import small_world
 
 SETTINGS = {"trees": 9, "leaves": 7, "learning_rate": 0.1, "least_rows": 20, "seed": 5}
@@ -46,6 +46,24 @@ def test_the_score_is_that_of_the_trees_and_that_of_the_network_of_the_same_spre
     assert trees.network is None
     assert both.predict(rows) == pytest.approx(one + other)
     assert other.std() == pytest.approx(one.std(), rel=1e-4)
+
+
+def test_of_each_block_the_network_is_asked_about_the_best_by_trees_and_the_others_follow_in_their_order(both):
+    trees, network = alone(both)
+    rows, block = lessons(questions=60).rows[:250], 100
+    score = both.score(rows, block)
+    for first in (0, 100, 200):
+        piece = slice(first, first + block)
+        own, by_trees = score[piece], trees.predict(rows[piece])
+        order = np.argsort(-by_trees, kind="stable")
+        near, rest = order[:NEAR], order[NEAR:]
+        assert own[near] == pytest.approx(by_trees[near] + network.predict(rows[piece][near]))
+        assert len(rest) >= 10
+        assert (np.diff(own[rest]) <= 0).all()
+        assert own[near].min() >= own[rest].max()
+    assert np.ptp(score) <= both.span
+    assert trees.score(rows, block).tolist() == trees.predict(rows).tolist()
+    assert network.score(rows, block).tolist() == network.predict(rows).tolist()
 
 
 def test_what_the_features_gave_adds_up_and_no_score_leaves_the_span(both):

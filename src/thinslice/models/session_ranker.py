@@ -234,7 +234,7 @@ class SessionRanker(PersonalModel):
             return self._known.scores(found, first, self._block)
         if self._second is None or not len(found.codes):
             return found.blended.astype(np.float64)
-        score: NDArray[np.float64] = self._second.predict(found.rows) + TIE * found.blended
+        score: NDArray[np.float64] = self._second.score(found.rows, self._block) + TIE * found.blended
         if first + len(found.codes) > self._block:
             score -= self._span * ((first + np.arange(len(found.codes))) // self._block)
         return score

@@ -17,6 +17,10 @@ from thinslice.records import Arrays
 NETWORK = "network_"
 """The arrays of the network begin so; those of the trees have no beginning of their own."""
 
+NEAR = 40
+"""The network is asked about so many candidates of a question, those that the trees put first; hardly any other comes
+among the 20 best: over the 10,149 newest train questions of four public logs HR@20 and MRR@20 are as with all."""
+
 TRIAL_EPOCHS, EPOCHS = 4, 8
 """Rounds over the lessons to see whether the network helps, and in earnest; few are gone through more often."""
 
@@ -47,6 +51,23 @@ class ForestWithNetwork(Forest):
         score = super().predict(rows)
         if self.network is not None:
             score += self.network.predict(rows)
+        return score
+
+    def score(self, rows: NDArray[np.float32], block: int) -> NDArray[np.float64]:
+        """The scores of a question's candidates, of which each `block` is ranked by itself.
+
+        The network is asked about the `NEAR` that the trees put first. The others get the least that it said, which
+        leaves them behind those, in the order of the trees.
+        """
+        score = super().predict(rows)
+        if self.network is not None:
+            for first in range(0, len(rows), block):
+                own = score[first : first + block]
+                near = (-own).argsort(kind="stable")[:NEAR]
+                said = self.network.predict(rows[first + near])
+                best = own[near] + said
+                own += said.min()
+                own[near] = best
         return score
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:

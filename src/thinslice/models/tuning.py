@@ -58,6 +58,9 @@ class SecondStage(Protocol):
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """The score of each row of features."""
 
+    def score(self, rows: NDArray[np.float32], block: int) -> NDArray[np.float64]:
+        """The scores of one question's candidates, of which each `block` is ranked by itself."""
+
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature gave to each score, shape (rows, features); the rest of a score is the same for all."""
 
