@@ -75,7 +75,7 @@ def test_a_report_after_reports_that_were_killed_is_right_to_the_byte(tmp_path):
         lake.append("exposures", list(slates(rng, kill)))
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.0, 0.6))
+            time.sleep(chance.uniform(0.0, 0.05))
             assert child.poll() is None, "it ended by itself"
             child.send_signal(signal.SIGKILL)
             child.wait(timeout=10)
