@@ -1,6 +1,7 @@
 """Can an experiment be trusted? Every figure of docs/explain/trust.md: `python -m benchmarks.trust [SECTION …]`."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -304,6 +305,13 @@ SECTIONS: dict[str, Sequence[Part]] = {
 }  # fmt: skip
 """Section → its parts; those that take longest come first, so that no process waits for another at the end."""
 
+ALONE = {
+    "assignment": "-m benchmarks.assignment",
+    "report": "-m benchmarks.report --rows 100_000_000",
+    "agreement": "-m pytest -q tests/stats/test_oracles.py",
+}
+"""What is timed, and agreement with other libraries: commands that run at the end, one after the other."""
+
 
 def measured(part: Part) -> tuple[list[Figure], float]:
     """The figures of one part, and the CPU seconds that they took."""
@@ -312,9 +320,10 @@ def measured(part: Part) -> tuple[list[Figure], float]:
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in SECTIONS]
+    there = [*SECTIONS, *ALONE]
+    unknown = [name for name in names if name not in there]
     if unknown:
-        print(f"there is no section {unknown[0]!r} (there is: {', '.join(SECTIONS)}).", file=sys.stderr)
+        print(f"there is no section {unknown[0]!r} (there is: {', '.join(there)}).", file=sys.stderr)
         return 2
     began, processes = time.perf_counter(), min(2, os.cpu_count() or 1)
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -322,7 +331,11 @@ def main(names: list[str]) -> int:
     print("machine:", describe(), flush=True)
     counted, missed = 0, []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running = {name: [pool.submit(measured, part) for part in SECTIONS[name]] for name in names or SECTIONS}
+        running = {
+            name: [pool.submit(measured, part) for part in SECTIONS[name]]
+            for name in names or there
+            if name in SECTIONS
+        }
         for name, parts in running.items():
             print(f"\n{name}", flush=True)
             spent = 0.0
@@ -336,11 +349,15 @@ def main(names: list[str]) -> int:
                     mark = "" if figure.passed else "MISSED "
                     print(f"  {figure.value:>12,.2f}  {mark}{figure.name}{bounds}", flush=True)
             print(f"  ({name}: {spent:.0f} CPU seconds)", flush=True)
+    for name in [each for each in names or there if each in ALONE]:
+        print(f"\n{name}: python {ALONE[name]}", flush=True)
+        if subprocess.run([sys.executable, *ALONE[name].split()], check=False).returncode:
+            missed.append(name)
     print(f"\n{time.perf_counter() - began:.0f} seconds on {processes} processes", flush=True)
     if missed:
-        print(f"{len(missed)} of {counted} figures with bounds lie outside: {'; '.join(missed)}")
+        print(f"{len(missed)} of {counted} figures with bounds lie outside, or failed: {'; '.join(missed)}")
         return 1
-    print(f"All {counted} figures with bounds lie inside.")
+    print(f"All {counted} figures with bounds lie inside." if counted else "Nothing failed.")
     return 0
 
 

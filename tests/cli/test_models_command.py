@@ -144,3 +144,13 @@ def test_a_spoiled_model_shows_in_the_diff(workspace):
 
 def test_an_unknown_version_is_told_which_there_are(workspace):
     assert live(workspace) in run(workspace, "promote", "zzz", code=2)
+
+
+def test_training_says_on_stderr_what_is_under_way_and_json_stays_alone_on_stdout(workspace, monkeypatch):
+    monkeypatch.setattr("thinslice.cli.train.EVERY_S", 0.0)
+    more_clicks(workspace)
+    result = CliRunner().invoke(program, ["train", "--json", "--workspace", str(workspace.root)])
+    said = result.stderr.splitlines()
+    assert said[0] == "the log is read"
+    assert any(line.startswith("session-knn learns from ") for line in said)
+    assert json.loads(result.stdout)[0]["slot"] == "live"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,7 @@ from thinslice.cli.workspace import json_option, of, print_json, workspace_optio
 from thinslice.settings import Workspace, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from thinslice.jobs.train import Trained
 
@@ -23,6 +26,9 @@ PLAIN = {
     "latency": "it is too slow",
 }
 """Gate → what it means that it was not passed."""
+
+EVERY_S = 5.0
+"""How often a line says how far it is where no terminal shows it, in seconds."""
 
 UNCHANGED = "nothing: the same data, settings and code."
 """What `jobs.offline.changes_of` says where nothing is different."""
@@ -48,7 +54,10 @@ def command(
     from thinslice.jobs.train import train
 
     read_settings(workspace).tenant(tenant)
-    trained = train(workspace, tenant, policy=policy, now=datetime.now(UTC), rng=rng, full=full, force=force)
+    with telling() as told:
+        trained = train(
+            workspace, tenant, policy=policy, now=datetime.now(UTC), rng=rng, full=full, force=force, told=told
+        )
     if as_json:
         print_json([each.as_json() for each in trained])
         return
@@ -98,6 +107,26 @@ def command(
             if each.changes == [UNCHANGED]
             else "  Since the last model: " + " ".join(each.changes)
         )
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], object]]:
+    """Says on stderr what is under way: on a terminal at once, else in lines, one each `EVERY_S` seconds at most."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True, highlight=False).status("") as status:
+            yield status.update
+        return
+    said_at = time.monotonic()
+
+    def told(what: str) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= EVERY_S:
+            said_at = time.monotonic()
+            click.echo(what, err=True)
+
+    yield told
 
 
 def _state(trained: Trained, tenant: str, workspace: Workspace) -> str:

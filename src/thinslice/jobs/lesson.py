@@ -5,7 +5,7 @@ where its recipe changed, beside the recipe that serves now. Who passes learns f
 out: the recipe that serves now goes on, or popularity answers.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,9 +110,14 @@ class Lesson:
         before: The live bundle.
         policies: What the live bundle is to hold, the simplest model first.
         rng: The seed.
+        told: Is told what begins, in words for a person who waits.
     """
 
-    def __init__(self, data: TrainingData, before: Stored, policies: Mapping[str, Policy], rng: int) -> None:
+    def __init__(
+        self, data: TrainingData, before: Stored, policies: Mapping[str, Policy], rng: int,
+        told: Callable[[str], object] = str,
+    ) -> None:  # fmt: skip
+        self._told = told
         self._clicks, self._everyone, self._items, self._users = data.clicks, data.everyone, data.items, data.users
         self._before, self._policies, self._rng = before, policies, rng
         self._recipes: dict[str, Recipe] = {}
@@ -199,8 +204,10 @@ class Lesson:
     def _learned(self, name: str, exam: Exam) -> Replay:
         """The answers of a planned model that learned from the past; if it tuned itself, it stays tuned so."""
         recipe = self._recipes[name]
+        tunes = recipe.previous is None and not recipe.quick and tunes_itself(recipe.policy.model)
+        self._told(f"{name} {'tunes itself' if tunes else 'learns'} to be asked about the newest sessions")
         model = recipe.make(exam.past, self._items, self._rng, self._users)
-        if recipe.previous is None and not recipe.quick and tunes_itself(recipe.policy.model):
+        if tunes:
             self._recipes[name] = recipe.freshened(model, tuning_of(model, self._everyone))
             self.tuned.append(name)
         return exam.ask(model)
@@ -284,6 +291,7 @@ class Lesson:
                 continue
             if old is not self._before and serving is not None and serving.previous is not None:
                 recipe = serving
+            self._told(f"{name} learns from {len(interactions.item):,} clicks")
             model = recipe.make(interactions, self._items, self._rng, self._users)
             found[name] = model.arrays(), recipe
         return found

@@ -154,7 +154,7 @@ def changes_of(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[st
         before, after = old.get(name), new.get(name)
         if isinstance(before, int) and isinstance(after, int) and before != after:
             found.append(f"data: {before:,} to {after:,} {word}.")
-    if old.get("lake_version") != new.get("lake_version"):
+    if not found and "rows" not in old and old.get("lake_version") != new.get("lake_version"):
         found.append(f"data: version {old.get('lake_version')} to {new.get('lake_version')} of the events.")
     if "feed" in old and old["feed"] != new.get("feed"):
         found.append("data: the catalog changed.")

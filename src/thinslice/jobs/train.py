@@ -116,6 +116,7 @@ def train(
     feed: bool = False,
     force: bool = False,
     scheduled: bool = False,
+    told: Callable[[str], object] = str,
 ) -> list[Trained]:
     """Trains and publishes one tenant's models: the live bundle, then one for each variant of isolating experiments.
 
@@ -130,6 +131,7 @@ def train(
         feed: Only what knows items before anybody clicked them is made anew: the catalog has changed.
         force: Publish also what does not pass the gates.
         scheduled: Nobody asked for it now: a slot that a person rolled back stays as it is.
+        told: Is told what begins, in words for a person who waits.
 
     Returns:
         What was published, the live bundle first.
@@ -150,6 +152,7 @@ def train(
         named.add(policy)
     began = time.perf_counter()
     lake, artifacts = Lake(workspace.lake), FileArtifacts(workspace.models)
+    told("the log is read")
     data = read_training_data(lake, tenant, now)
     if not len(data.clicks.item) and not data.items:
         raise NotReady(
@@ -159,7 +162,7 @@ def train(
     before = stored(artifacts, tenant, LIVE_SLOT)
     feed = feed and before.version is not None
     chosen = set(FEED) & set(policies) if feed else set(policies) if policy is None else {policy}
-    lesson = Lesson(data, before, policies, rng)
+    lesson = Lesson(data, before, policies, rng, told)
     lesson.plan(chosen, full)
     if feed or (scheduled and lesson.settled()):
         lesson.carry_over()
