@@ -52,6 +52,19 @@ def test_the_table_says_what_was_asked_and_how(events):
         assert words in " ".join(result.stdout.split())
 
 
+def test_a_narrow_window_cuts_no_figure_off_and_a_pipe_breaks_no_row(events, monkeypatch):
+    models = "popular,markov,session-knn,implicit-cosine"
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run("--events", events, "--models", models).stdout
+    assert "…" not in narrow.replace("by …", "")
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.count("clicks known: 2") == 1
+    monkeypatch.delenv("COLUMNS")
+    wide = run("--events", events, "--models", models).stdout
+    row = next(line for line in wide.splitlines() if line.startswith("clicks known: 2"))
+    assert row.count("±") >= 3, "each model's figure with its interval"
+
+
 def test_where_nobody_watches_a_terminal_lines_say_which_model_is_at_work_and_how_far(events, monkeypatch):
     monkeypatch.setattr(evaluate_report, "EVERY_S", 0.0)
     result = run("--events", events, "--models", "popular,session-knn", "--json")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from thinslice.cli.tables import paper, plain_table
 from thinslice.cli.workspace import json_option, of, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace, read_settings
@@ -191,13 +192,9 @@ def _goals(words: tuple[str, ...]) -> dict[str, float]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
+    console = paper()
     metrics = list(dict.fromkeys([*result["goals"], "hr", "mrr"]))
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column(f"{result['benchmark']}, k = {result['k']}", no_wrap=True)
+    table = plain_table(f"{result['benchmark']}, k = {result['k']}")
     table.add_column("n", justify="right", no_wrap=True)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from thinslice.cli.tables import paper, plain_table
 from thinslice.errors import BadInput
 
 if TYPE_CHECKING:
@@ -65,13 +66,9 @@ def find_trade_off(
 
 def print_trade_off(found: Mapping[str, Any]) -> None:
     """One line a point of the curve, and what the columns are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
+    console = paper()
     names = list(found["mean"])
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column("weight", justify="right", no_wrap=True)
+    table = plain_table("weight")
     for head in (f"HR@{found['k']}", "MRR", *(f"{name}: chance" for name in names), *(f"{name}: HR" for name in names)):
         table.add_column(head, justify="right", overflow="fold")
     for point in found["curve"]:

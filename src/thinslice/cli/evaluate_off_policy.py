@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from thinslice.cli.tables import paper, plain_table
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,12 +22,8 @@ def find_value(workspace: Workspace, tenant: str, target: str, days: float | Non
 
 def print_value(found: Mapping[str, Any]) -> None:
     """The gates, then the estimates, then one sentence; after a gate that does not pass no estimate."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column("gate", no_wrap=True)
+    console = paper()
+    table = plain_table("gate")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("needed")
     table.add_column("passed")
@@ -33,8 +31,8 @@ def print_value(found: Mapping[str, Any]) -> None:
         table.add_row(gate["name"], f"{gate['value']:.4g}", gate["need"], "yes" if gate["passed"] else "no")
     console.print(table)
     if found["estimates"]:
-        table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-        for head in ("estimator", f"clicks a slate of {found['target']}", "95 %"):
+        table = plain_table("estimator")
+        for head in (f"clicks a slate of {found['target']}", "95 %"):
             table.add_column(head, overflow="fold")
         for each in found["estimates"]:
             table.add_row(each["name"], f"{each['value']:.4f}", f"{each['ci'][0]:.4f} to {each['ci'][1]:.4f}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from thinslice.cli.tables import WIDE, paper, plain_table
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -63,9 +65,7 @@ def _lines() -> Callable[[str, int, int], None]:
 
 def print_report(result: dict[str, Any], k: int) -> None:
     """One line a model, where they are good, how they differ, how it was made, and what is enough."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = paper()
     _figures(console, result, k)
     _segments(console, result, k)
     _differences(console, result, k)
@@ -73,11 +73,11 @@ def print_report(result: dict[str, Any], k: int) -> None:
 
 
 def _figures(console: Console, result: dict[str, Any], k: int) -> None:
-    wide = console.width >= 110  # in a narrow window what matters less is left out, not cut off
+    wide = console.width >= WIDE
     heads = [f"HR@{k}", f"MRR@{k}", *([f"NDCG@{k}"] if wide else []), "coverage"]
     heads += ["novelty", "popularity"] if wide else []
     heads += ["fit s", "p50/p99 µs", *(["B/event"] if wide else [])]
-    table = _table("model")
+    table = plain_table("model")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for row in result["models"]:
@@ -102,9 +102,11 @@ def _segments(console: Console, result: dict[str, Any], k: int) -> None:
     """Hit rates by segment, of the simplest, the best, the default pipeline and popular."""
     rows = {row["name"]: row for row in result["models"]}
     best = max(rows.values(), key=lambda row: float(row["mrr"]))["name"]
+    wide = console.width >= WIDE
     chosen = [name for name in rows if name in ("popular", result["simplest"], best, list(rows)[-1])]
-    table = _table(f"HR@{k} by …")
-    table.add_column("queries", justify="right")
+    table = plain_table(f"HR@{k} by …")
+    table.columns[0].no_wrap = wide
+    table.add_column("queries", justify="right", no_wrap=True)
     for name in chosen:
         table.add_column(name, justify="right", no_wrap=True)
     for place, segment in enumerate(rows[chosen[0]]["segments"]):
@@ -112,7 +114,7 @@ def _segments(console: Console, result: dict[str, Any], k: int) -> None:
         table.add_row(
             f"{segment['by']}: {segment['segment']}",
             f"{segment['n']:,}",
-            *(_with_error(cell["hr"], cell["hr_se"]) for cell in cells),
+            *(_with_error(cell["hr"], cell["hr_se"] if wide else None) for cell in cells),
         )
     console.print()
     console.print(table)
@@ -145,14 +147,6 @@ def _words(console: Console, result: dict[str, Any]) -> None:
     if "same_moment" in how:
         console.print(f"Clicks of one session and moment were {how['same_moment']}.")
     console.print(result["sentence"])
-
-
-def _table(first: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column(first, no_wrap=True)
-    return table
 
 
 def _with_error(value: float, error: float | None) -> str:

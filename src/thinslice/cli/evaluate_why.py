@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from thinslice.cli.tables import paper, plain_table
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -59,14 +61,10 @@ def keep_trials(workspace: Workspace, tenant: str, found: Mapping[str, Any]) -> 
 
 def print_why(found: Mapping[str, Any], kept: int) -> None:
     """The learning curve, what each loss is, and what buys the next point."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
+    console = paper()
     metric = found["metric"]
     head = f"{metric.upper()}@{found['k']}"
-    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    table.add_column(found["model"], overflow="fold")
+    table = plain_table(found["model"])
     table.add_column(head, justify="right", no_wrap=True)
     table.add_column("loss, 95 %", justify="right", no_wrap=True)
     for point in reversed(found["curve"]):
