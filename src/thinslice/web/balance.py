@@ -84,9 +84,9 @@ class Gift(NamedTuple):
 def gift(name: str, shares: Mapping[str, float]) -> Gift | None:
     """What one worker gives to the one that computes least, so that neither passes the mean; None when it has no more.
 
-    >>> gift("w1", {"w1": 0.8, "w2": 0.4})
+    >>> gift("w1", {"w1": 1.0, "w2": 0.5})
     Gift(to='w2', share=0.25)
-    >>> gift("w2", {"w1": 0.8, "w2": 0.4}) is None
+    >>> gift("w2", {"w1": 1.0, "w2": 0.5}) is None
     True
     """
     mine, mean = shares[name], sum(shares.values()) / len(shares)
