@@ -308,7 +308,7 @@ SECTIONS: dict[str, Sequence[Part]] = {
 ALONE = {
     "assignment": "-m benchmarks.assignment",
     "report": "-m benchmarks.report --rows 100_000_000",
-    "agreement": "-m pytest -q tests/stats/test_oracles.py",
+    "agreement": "-m pytest -q tests/stats/test_oracles.py tests/stats/test_effects.py tests/stats/test_power.py",
 }
 """What is timed, and agreement with other libraries: commands that run at the end, one after the other."""
 
