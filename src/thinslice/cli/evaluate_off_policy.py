@@ -31,7 +31,7 @@ def print_value(found: Mapping[str, Any]) -> None:
         table.add_row(gate["name"], f"{gate['value']:.4g}", gate["need"], "yes" if gate["passed"] else "no")
     console.print(table)
     if found["estimates"]:
-        table = plain_table("estimator")
+        table = plain_table("estimator", fold=True)
         for head in (f"clicks a slate of {found['target']}", "95 %"):
             table.add_column(head, overflow="fold")
         for each in found["estimates"]:

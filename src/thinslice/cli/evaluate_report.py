@@ -104,8 +104,7 @@ def _segments(console: Console, result: dict[str, Any], k: int) -> None:
     best = max(rows.values(), key=lambda row: float(row["mrr"]))["name"]
     wide = console.width >= WIDE
     chosen = [name for name in rows if name in ("popular", result["simplest"], best, list(rows)[-1])]
-    table = plain_table(f"HR@{k} by …")
-    table.columns[0].no_wrap = wide
+    table = plain_table(f"HR@{k} by …", fold=not wide)
     table.add_column("queries", justify="right", no_wrap=True)
     for name in chosen:
         table.add_column(name, justify="right", no_wrap=True)

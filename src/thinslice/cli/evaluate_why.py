@@ -64,7 +64,7 @@ def print_why(found: Mapping[str, Any], kept: int) -> None:
     console = paper()
     metric = found["metric"]
     head = f"{metric.upper()}@{found['k']}"
-    table = plain_table(found["model"])
+    table = plain_table(found["model"], fold=True)
     table.add_column(head, justify="right", no_wrap=True)
     table.add_column("loss, 95 %", justify="right", no_wrap=True)
     for point in reversed(found["curve"]):

@@ -25,10 +25,10 @@ def paper() -> Console:
     return Console(highlight=False, width=None if known else UNBROKEN)
 
 
-def plain_table(first: str) -> Table:
-    """A table without lines; its first column names the rows."""
+def plain_table(first: str, *, fold: bool = False) -> Table:
+    """A table without lines; its first column names the rows, and with `fold` long names are broken, not cut off."""
     from rich.table import Table
 
     made = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    made.add_column(first, no_wrap=True)
+    made.add_column(first, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     return made
