@@ -8,7 +8,8 @@ import pytest
 from thinslice.cli.init import make_tenant
 from thinslice.jobs.bandits import count_refusals, learn_extras, read_shown
 from thinslice.jobs.demo import fill
-from thinslice.jobs.train import read_items, train
+from thinslice.jobs.train import train
+from thinslice.jobs.training_data import read_items
 from thinslice.models import MODELS, from_columns
 from thinslice.recommend.explore import BANDIT, BetaThompson, seed_of
 from thinslice.recommend.objectives import RATES, ActionRates

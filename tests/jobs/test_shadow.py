@@ -12,11 +12,11 @@ from thinslice.cli.program import program
 from thinslice.errors import BadInput, NotReady
 from thinslice.experiments import is_running, is_shadowed
 from thinslice.jobs import conduct
-from thinslice.jobs.bandits import Warm, learn_extras, read_shown
+from thinslice.jobs.bandits import Warm, learn_extras, read_shown, warm_of
 from thinslice.jobs.measure import measure, read_experiment
 from thinslice.jobs.shadow import shadow_report
 from thinslice.jobs.support import support_of
-from thinslice.jobs.train import train, warm_of
+from thinslice.jobs.train import train
 from thinslice.models import from_columns
 from thinslice.recommend.explore import BANDIT
 from thinslice.records import Event, ExperimentExposure, Exposure, ShadowSlate

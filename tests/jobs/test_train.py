@@ -10,9 +10,10 @@ from thinslice.errors import BadSettings, NotReady, UnknownName
 from thinslice.experiments import dump_experiment
 from thinslice.jobs import lesson, training_data
 from thinslice.jobs.demo import fill
+from thinslice.jobs.news import news_of_tenants, rows_of, state_of
 from thinslice.jobs.recipes import Recipe
 from thinslice.jobs.schedule import Attempt
-from thinslice.jobs.train import news_of_tenants, rows_of, state_of, train
+from thinslice.jobs.train import train
 from thinslice.jobs.training_data import Clicks, askers_of, interactions_of, people_in, people_of, read_clicks
 from thinslice.models import MODELS, from_columns
 from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, User, Variant
@@ -352,7 +353,7 @@ def test_other_code_that_makes_worse_models_leaves_the_stored_ones_in_place(work
         return honest(cls, interactions._replace(item=mixed), items, rng=rng, **settings)
 
     monkeypatch.setattr(knn, "fit", classmethod(spoiled))
-    monkeypatch.setattr("thinslice.jobs.train.code_version", lambda: "other")
+    monkeypatch.setattr("thinslice.jobs.publication.code_version", lambda: "other")
     monkeypatch.setattr("thinslice.jobs.lesson.code_version", lambda: "other")
     for scheduled in (False, True):
         (trained,) = train(workspace, "shop", now=NOW, scheduled=scheduled)

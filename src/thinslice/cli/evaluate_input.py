@@ -78,12 +78,12 @@ def read_lake(
 
     import numpy as np
 
-    from thinslice.jobs import train
+    from thinslice.jobs import training_data
     from thinslice.store.lake import Lake
 
     read_settings(workspace).tenant(tenant)
     lake = Lake(workspace.lake)
-    clicks = train.read_clicks(lake, tenant, now or datetime.now(UTC))
+    clicks = training_data.read_clicks(lake, tenant, now or datetime.now(UTC))
     if len(clicks.item) == 0:
         raise BadInput(f"the lake holds nothing yet that the models of {tenant!r} could learn from.",
                        hint=f"`thinslice import events FILE --tenant {tenant}` brings some.")  # fmt: skip
@@ -97,7 +97,7 @@ def read_lake(
         columns["visitor_id"] = clicks.visitor[clicks.session]
     if clicks.action.any():
         columns["action_code"] = clicks.action
-    return columns, train.read_items(lake, tenant)
+    return columns, training_data.read_items(lake, tenant)
 
 
 def read_feedback(
@@ -122,11 +122,11 @@ def read_feedback(
         names = [OTHER_NAMES.get(name, name) for name in columns["event"].astype(str).tolist()]
         rows = zip(columns["session_id"].tolist(), columns["item_id"].tolist(), names, strict=True)
         return [(str(session), str(item), name) for session, item, name in rows if name in FEEDBACK]
-    from thinslice.jobs import train
+    from thinslice.jobs import training_data
     from thinslice.store.lake import Lake
 
     lake = Lake(workspace.lake)
-    clicks = train.read_clicks(lake, tenant, now)
+    clicks = training_data.read_clicks(lake, tenant, now)
     visits: dict[str, list[tuple[float, int]]] = {}
     for code, (visitor, started) in enumerate(zip(clicks.visitor.tolist(), clicks.started.tolist(), strict=True)):
         visits.setdefault(visitor, []).append((started, code))

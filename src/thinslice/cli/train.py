@@ -16,7 +16,7 @@ from thinslice.settings import Workspace, read_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from thinslice.jobs.train import Trained
+    from thinslice.jobs.publication import Trained
 
 PLAIN = {
     "better than popular": "it is worse than what is popular",

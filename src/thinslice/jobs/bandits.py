@@ -14,7 +14,7 @@ import numpy as np
 from thinslice.jobs.recipes import read_model
 from thinslice.recommend.explore import BANDIT, Shown, learn, similar_prior
 from thinslice.recommend.objectives import RATES, REFUSALS, ActionRates
-from thinslice.records import Arrays, Interactions, Item, Model
+from thinslice.records import Arrays, Experiment, Interactions, Item, Model
 from thinslice.settings import Policy
 from thinslice.store.lake import Lake
 
@@ -107,6 +107,19 @@ def learn_extras(
         found.arrays[RATES] = rates.arrays()
         found.kinds[RATES] = {"pseudo_count": rates.pseudo_count}
     return found
+
+
+def warm_of(experiments: Sequence[Experiment]) -> dict[str, Warm]:
+    """Policy → what it may learn from besides its own slates: where it stood in shadow, what others showed until then.
+
+    Args:
+        experiments: Those that run, and those in shadow.
+    """
+    return {
+        variant.policy: Warm(each.placement, None if each.started_at is None else each.started_at.timestamp())
+        for each in experiments if each.shadow_at is not None
+        for variant in each.variants
+    }  # fmt: skip
 
 
 def content_of(models: Mapping[str, Arrays], manifest: Mapping[str, Any]) -> Model | None:

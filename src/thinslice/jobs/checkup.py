@@ -16,7 +16,7 @@ import msgspec
 from thinslice.errors import BadInput, ThinsliceError
 from thinslice.experiments import is_running
 from thinslice.jobs.compact import log_bytes
-from thinslice.jobs.train import last_training, rows_of
+from thinslice.jobs.news import last_training, rows_of
 from thinslice.records import Arrays
 from thinslice.serving.experiments import read_experiments
 from thinslice.serving.memory import bytes_of

@@ -25,17 +25,17 @@ import msgspec
 
 from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
+from thinslice.jobs.news import news_of_tenants
 from thinslice.jobs.program import write_programs
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
 from thinslice.jobs.tend import tend
-from thinslice.jobs.train import LIVE_SLOT, news_of_tenants
 from thinslice.jobs.training_data import Counted, count_all
 from thinslice.process.bond import computed_s, die_with, stand_back
 from thinslice.process.guard import said_in
 from thinslice.process.patience import Patience
 from thinslice.settings import Settings, Workspace, read_settings
-from thinslice.store.artifacts import FileArtifacts
+from thinslice.store.artifacts import LIVE_SLOT, FileArtifacts
 from thinslice.store.compact import Compactor
 from thinslice.store.lake import Lake
 from thinslice.store.live import LiveDB

@@ -24,6 +24,9 @@ from thinslice.store.log import sync_directory
 KEPT_VERSIONS = 5
 """How many generations of a slot stay on disk beside the live one and the one to roll back to."""
 
+LIVE_SLOT = "live"
+"""The slot whose models learn from everybody, and serve who is in no experiment that learns apart."""
+
 SLOT_PATTERN = r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,2}$"
 """`live`, or `exp.NAME.VARIANT`."""
 
