@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -77,8 +78,6 @@ def test_where_nobody_watches_a_terminal_lines_say_which_model_is_at_work_and_ho
 
 
 def test_a_csv_file_gives_the_same_figures(events, tmp_path):
-    import pyarrow.csv as csv
-
     text = tmp_path / "events.csv"
     csv.write_csv(pq.read_table(events), text)
     figures = []
@@ -115,6 +114,41 @@ def test_a_file_that_cannot_be_used_is_refused_with_exit_code_2(tmp_path, table,
     pq.write_table(pa.table(table), path)
     result = run("--events", path)
     assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("header.csv", b"session_id,item_id,ts\n", "names its columns and holds no rows"),
+        ("spaces.jsonl", b"\n\n", "lacks the column session_id, item_id, ts"),
+        ("latin.csv", b"session_id,item_id,ts\ns,mug,1\ns,caf\xe9,2\n", "no text in UTF-8: line 3 holds the byte 0xe9"),
+        ("latin_header.csv", b"caf\xe9,item_id,ts\n", "no text in UTF-8: line 1"),
+        ("photo.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no text (its first bytes are 89 50 4e 47"),
+        ("excel.csv", "session_id,item_id,ts\n".encode("utf-16"), "is text in UTF-16"),
+        ("nothing.csv", b"", "is empty"),
+        ("packed.csv", b"\x1f\x8b\x08", "is packed (gzip)"),
+        ("ragged.csv", b"session_id,item_id,ts\n1,2\n", "is not a CSV file that can be read"),
+        ("other.csv", b"visit,item_id,ts\n1,2,3\n", "`thinslice import` it with --map"),
+    ],
+    ids=["header", "spaces", "latin", "latin header", "photo", "utf16", "nothing", "packed", "ragged", "other names"],
+)
+def test_a_file_that_is_no_log_is_refused_by_what_it_is(tmp_path, name, body, says):
+    path = tmp_path / name
+    path.write_bytes(body)
+    result = run("--events", path)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+    assert result.stdout == ""
+
+
+def test_a_folder_is_refused_and_tabs_and_json_lines_are_read(events, tmp_path):
+    assert "is a folder" in run("--events", tmp_path).stderr
+    table = pq.read_table(events)
+    tabs, lines = tmp_path / "events.tsv", tmp_path / "events.jsonl"
+    csv.write_csv(table, tabs, csv.WriteOptions(delimiter="\t"))
+    rows = [{**row, "ts": row["ts"].timestamp()} for row in table.to_pylist()]
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    told = [json.loads(run("--events", path, "--models", "popular", "--json").stdout) for path in (events, tabs, lines)]
+    assert len({(each["models"][0]["n"], each["models"][0]["hr"]) for each in told}) == 1
 
 
 def test_no_parquet_no_file_no_such_model_and_nothing_named_are_refused_with_exit_code_2(tmp_path, events):

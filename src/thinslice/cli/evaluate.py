@@ -14,9 +14,13 @@ from thinslice.settings import Workspace, read_settings
 
 @click.command("evaluate", short_help="How well each model would have ranked the sessions of a tenant or file.")
 @workspace_option
-@click.option("--events", "events_file", type=click.Path(path_type=Path), help="A Parquet or CSV file of events.")
+@click.option(
+    "--events", "events_file", type=click.Path(path_type=Path), help="A Parquet, CSV or JSON Lines file of events."
+)
 @click.option("--tenant", help="The events of this tenant's lake instead of a file.")
-@click.option("--items", "items_file", type=click.Path(path_type=Path), help="A Parquet or CSV file of items.")
+@click.option(
+    "--items", "items_file", type=click.Path(path_type=Path), help="A Parquet, CSV or JSON Lines file of items."
+)
 @click.option("--models", help="Names, with commas between; by default all.")
 @click.option("-k", type=click.IntRange(1, 1000), default=20, show_default=True, help="Length of a list.")
 @click.option("--margin", type=click.FloatRange(0, 1, max_open=True),
@@ -58,9 +62,9 @@ def command(
 ) -> None:
     """How well each model would have foreseen the clicks of a log, and at what price.
 
-    The file needs the columns session_id, item_id and ts (unix seconds, a timestamp, or a running number); `event`
-    chooses the views, `split` (train, test) decides the cut, `user_id` says who is known. Without `split` the last
-    days are the test.
+    The file (Parquet, CSV, JSON Lines) needs the columns session_id, item_id and ts (unix seconds, a timestamp, or a
+    running number); `event` chooses the views, `split` (train, test) decides the cut, `user_id` says who is known.
+    Without `split` the last days are the test.
     """
     from thinslice.cli.evaluate_input import read_log
     from thinslice.cli.evaluate_report import print_report, progress_bar

@@ -61,7 +61,7 @@ def read_log(
 
 
 def read_events(path: Path) -> dict[str, NDArray[Any]]:
-    """The columns that `evaluate` reads from a Parquet or CSV file; times become unix seconds.
+    """The columns that `evaluate` reads from a Parquet, CSV or JSON Lines file; times become unix seconds.
 
     Raises:
         BadInput: It cannot be read, a column is missing, has holes, or is of a type that cannot be meant.
@@ -155,28 +155,57 @@ def read_feedback(
 
 
 def read_items(path: Path) -> list[Item]:
-    """A catalog in a Parquet or CSV file: item_id, and titles, categories, dates, attributes where it has them."""
+    """A catalog in such a file: item_id, and titles, categories, dates, attributes where it has them."""
     return _items(_read_table(path, None, needed=("item_id",)), "file")
 
 
 def _read_table(path: Path, wanted: Sequence[str] | None, *, needed: Sequence[str]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.csv as csv
+    import pyarrow.json as json
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}.")
-    kind = "CSV" if path.suffix.lower() == ".csv" else "Parquet"
+    from thinslice.jobs.files import check_readable, format_of
+
+    check_readable(path)
+    kind = {"csv": "CSV", "jsonl": "JSON Lines", "parquet": "Parquet"}[format_of(path)]
     try:
-        table = csv.read_csv(path) if kind == "CSV" else None
+        table = None
+        if kind == "CSV":
+            _check_text(path)
+            with path.open("rb") as file:
+                header = file.readline().decode("utf-8-sig")
+            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=max(",\t;|", key=header.count)))
+        elif kind == "JSON Lines":
+            _check_text(path)
+            table = json.read_json(path)
         there = table.column_names if table is not None else pq.read_schema(path).names
         missing = [name for name in needed if name not in there]
         if missing:
-            raise BadInput(f"{path} lacks the column {', '.join(missing)} (there is: {', '.join(there)}).")
+            raise BadInput(
+                f"{path} lacks the column {', '.join(missing)} (there is: {', '.join(there)}).",
+                hint="Name its columns so, or `thinslice import` it with --map and evaluate the --tenant.",
+            )
         chosen = [name for name in wanted or there if name in there]
-        return pq.read_table(path, columns=chosen) if table is None else table.select(chosen)
+        table = pq.read_table(path, columns=chosen) if table is None else table.select(chosen)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise BadInput(f"{path} is not a {kind} file that can be read: {str(error).rstrip('.')}.") from None
+    if not table.num_rows:
+        raise BadInput(f"{path} names its columns and holds no rows.")
+    return table
+
+
+def _check_text(path: Path) -> None:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.isascii():
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise BadInput(
+                        f"{path} is no text in UTF-8: line {number} holds the byte {error.object[error.start]:#04x}.",
+                        hint="Save it as UTF-8 (spreadsheets call that `CSV UTF-8`).",
+                    ) from None
 
 
 def _column(table: pa.Table, name: str, where: str) -> NDArray[Any]:

@@ -38,34 +38,45 @@ def open_rows(path: Path, file_format: str, progress: Progress | None) -> tuple[
     Raises:
         BadInput: There is no such file, or it cannot be read as such a file.
     """
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}.")
-    if path.stat().st_size == 0:
-        raise BadInput(f"{path} is empty.")
-    _check_packing(path)
+    check_readable(path)
     told = progress or _quiet
     known = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
-    chosen = _format(path) if file_format == "auto" else file_format
+    chosen = format_of(path) if file_format == "auto" else file_format
     if chosen not in known:
         raise BadInput(f"the format {file_format!r} is not known.", hint=f"There is: auto, {', '.join(known)}.")
     return known[chosen](path, told)
 
 
-def _check_packing(path: Path) -> None:
+def check_readable(path: Path) -> None:
+    """Refuses what is no file of rows, whatever its format.
+
+    Raises:
+        BadInput: There is none, it is a folder, empty or packed, or neither text in UTF-8 nor Parquet.
+    """
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder.", hint="Name the files in it.")
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}.")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} is empty.")
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(512)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise BadInput(f"{path} is text in UTF-16.", hint="Save it as UTF-8 (spreadsheets call that `CSV UTF-8`).")
     packed = next((name for start, name in _PACKED.items() if head.startswith(start)), None)
     if packed is not None:
-        raise BadInput(f"{path} is packed ({packed}).", hint="Unpack it and import what is inside.")
+        raise BadInput(f"{path} is packed ({packed}).", hint="Unpack it and name what is inside.")
+    if b"\0" in head and not head.startswith(b"PAR1"):
+        raise BadInput(f"{path} is no text (its first bytes are {head[:8].hex(' ')}) and no Parquet file.",
+                       hint="Save it as CSV, JSON Lines or Parquet.")  # fmt: skip
 
 
 def _quiet(done: int, total: int) -> None:
     """Tells nobody."""
 
 
-def _format(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """`csv`, `jsonl` or `parquet`: by the name, else by the first bytes."""
     suffix = path.suffix.lower()
     by_name = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
                ".parquet": "parquet", ".pq": "parquet"}  # fmt: skip
