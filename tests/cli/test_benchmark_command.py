@@ -59,7 +59,7 @@ def test_freeze_label_and_run_as_one_would(workspace, bench, tmp_path):
     assert "2 picks for 1 queries are kept as labels of ann" in labeled.stdout, labeled.output
 
     ran = bench("run", "spring", "--models", "session-knn")
-    assert ran.exit_code == 0, ran.output
+    assert ran.exit_code == (0 if "Passed." in ran.stdout else 1), ran.output
     for words in ("popular", "session-knn", "hand-picked", "ceiling (candidates)", "ceiling (known items)"):
         assert words in ran.stdout
     assert "goals were changed" not in ran.stdout
@@ -83,6 +83,22 @@ def test_a_goal_changed_after_the_first_run_is_said_in_every_report(workspace, b
         words = " ".join(ran.stdout.split())
         assert "goals were changed: the goal of hr was 1 and is now 0" in words
         assert "Passed." in words
+
+
+def test_the_exit_code_says_whether_it_passed_so_that_ci_can_ask(workspace, bench):
+    assert bench("freeze", "spring", "--goal", "hr=0", "-k", 3).exit_code == 0
+    assert bench("run", "spring", "--models", "popular").exit_code == 0
+    toml = workspace.root / "benchmarks" / "shop" / "spring.toml"
+    toml.write_text(toml.read_text().replace("hr = 0.0", "hr = 1.0"))
+    failed = bench("run", "spring", "--models", "popular", "--json")
+    assert (failed.exit_code, json.loads(failed.stdout)["passed"], failed.stderr) == (1, False, "")
+
+
+def test_a_goal_that_nothing_is_labeled_for_is_neither_passed_nor_failed(bench):
+    assert bench("freeze", "spring", "--goal", "picks=0.1", "--goal", "hr=0").exit_code == 0
+    ran = bench("run", "spring", "--models", "popular")
+    assert (ran.exit_code, "Neither passed nor failed" in ran.stdout) == (1, True)
+    assert json.loads(bench("run", "spring", "--models", "popular", "--json").stdout)["passed"] is None
 
 
 def test_frozen_is_frozen(workspace, bench):

@@ -21,8 +21,8 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 def doctor(workspace):
     result = CliRunner().invoke(program, ["doctor", "--workspace", str(workspace.root), "--json"])
-    assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
+    assert result.exit_code == (1 if report["status"] == "problem" else 0), result.output
     assert [finding["name"] for finding in report["findings"]] == list(CHECKS)
     for finding in report["findings"]:
         assert finding["message"]
@@ -150,7 +150,7 @@ def test_a_healthy_workspace_is_well_but_for_the_service_that_does_not_run(half)
 
 def test_words_are_for_people_and_say_the_same(half):
     result = CliRunner().invoke(program, ["doctor", "--workspace", str(half.root)])
-    assert result.exit_code == 0
+    assert result.exit_code == 1, "a cron job must hear of it"
     assert "PROBLEM" in result.output
     assert len([line for line in result.output.splitlines() if line.startswith("  ") and "→" not in line]) == len(
         CHECKS

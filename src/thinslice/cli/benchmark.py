@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from thinslice.cli.tables import paper, plain_table
 from thinslice.cli.workspace import json_option, of, print_json, workspace_option
 from thinslice.errors import BadInput
 from thinslice.settings import Workspace, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 tenant_option = click.option("--tenant", default="shop", show_default=True, help="Whose benchmark.")
 
@@ -135,7 +138,10 @@ def label_(
 @click.option("--models", help="Names, with commas between; by default the default pipeline. Popular is always there.")
 @json_option
 def run_(workspace: Workspace, tenant: str, name: str, models: str | None, as_json: bool) -> None:
-    """Asks the models the frozen queries: passed or failed per goal, beside baseline, picked slates and ceiling."""
+    """Asks the models the frozen queries: passed or failed per goal, beside baseline, picked slates and ceiling.
+
+    The exit code is 0 when one of the models passed all goals, else 1.
+    """
     from thinslice.cli import benchmark_files as files
     from thinslice.cli.benchmark_label import picks_of
     from thinslice.cli.evaluate import names_of
@@ -161,21 +167,32 @@ def run_(workspace: Workspace, tenant: str, name: str, models: str | None, as_js
     for row in rows:
         figures = {metric: {"value": it.value, "ci": it.interval()} for metric, it in row.figures.items()}
         judged = verdicts(row, head.goals) if row.kind == "model" else []
-        passed = all(each["passed"] for each in judged if each["passed"] is not None) if judged else None
+        passed = all_passed([each["passed"] for each in judged])
         plain.append({"name": row.name, "kind": row.kind, "n": row.n, "figures": figures, "goals": judged,
                       "passed": passed})  # fmt: skip
-    done = [row for row in plain if row["kind"] == "model" and row["name"] in asked]
+    done = [row["passed"] for row in plain if row["kind"] == "model" and row["name"] in asked]
     result: dict[str, Any] = {
         "benchmark": name, "tenant": tenant, "ran_at": datetime.now(UTC).isoformat(), "k": head.k,
         "goals": head.goals, "goals_changed": changed, "first_run": not earlier,
         "first_run_at": earlier[0]["ran_at"] if earlier else None, "queries": head.queries, "labeled": len(picks),
-        "rows": plain, "skipped": skipped, "passed": bool(done) and any(bool(row["passed"]) for row in done),
+        "rows": plain, "skipped": skipped, "passed": True if True in done else None if None in done else False,
     }  # fmt: skip
     files.keep_run(path, {name: result[name] for name in ("ran_at", "goals", "goals_changed", "passed", "rows")})
     if as_json:
         print_json(result)
     else:
         _print(result)
+    if not result["passed"]:
+        raise click.exceptions.Exit(1)
+
+
+def all_passed(goals: Sequence[bool | None]) -> bool | None:
+    """Whether a model passed: failed by one goal is failed, and what cannot be said of one cannot be said of all.
+
+    >>> all_passed([True, True]), all_passed([None, False]), all_passed([True, None]), all_passed([])
+    (True, False, None, None)
+    """
+    return False if False in goals else None if None in goals or not goals else True
 
 
 def _goals(words: tuple[str, ...]) -> dict[str, float]:
@@ -219,7 +236,8 @@ def _print(result: dict[str, Any]) -> None:
         console.print(
             f"Since the first run ({result['first_run_at']}) goals were changed: {'; '.join(result['goals_changed'])}."
         )
-    console.print("Passed." if result["passed"] else "Failed.")
+    said = {True: "Passed.", False: "Failed.", None: "Neither passed nor failed: label what the goals ask for first."}
+    console.print(said[result["passed"]])
 
 
 def _figure(estimate: dict[str, Any] | None) -> str:
