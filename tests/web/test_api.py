@@ -5,12 +5,15 @@ import http.client
 import json
 import socket
 import time
+import timeit
 import uuid
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from thinslice.web.api import API
+from thinslice.records import RecommendationRequest
+from thinslice.web.api import API, read_question
 from thinslice.web.app import count
 from thinslice.web.door import MAX_BODY_BYTES
 
@@ -93,6 +96,43 @@ def test_a_failure_inside_is_an_answer_and_not_a_broken_line(worker, monkeypatch
     assert answer.status == 500
     assert error_of(answer)["code"] == "internal"
     assert "made by the test" not in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [("visitr_id", "'visitor_id' perhaps?"), ("lenght", "'k' perhaps?"), ("Item_Id", "'item_id' perhaps?"),
+     ("segmented_by", "it was passed over")],
+)  # fmt: skip
+def test_a_mistyped_field_of_a_question_is_named_and_the_slate_comes_all_the_same(worker, field, meant):
+    worker.ask("PUT", "/v1/items", [{"item_id": "mug"}], key="secret")
+    answer = worker.ask("POST", "/v1/recommendations", {"k": 1, field: "v1"}, key="secret")
+    assert (answer.status, len(answer.json["items"])) == (200, 1)
+    assert f"There is no field {field!r}" in answer.json["note"]
+    assert meant in answer.json["note"]
+    spelled = worker.ask("POST", "/v1/recommendations", {"k": 1, "visitor_id": "v1"}, key="secret")
+    assert "note" not in spelled.json
+
+
+def test_a_mistyped_word_in_the_address_of_similar_items_is_named_too(worker):
+    worker.ask("PUT", "/v1/items", [{"item_id": "mug"}, {"item_id": "vase"}], key="secret")
+    key = worker.keys["publishable"]
+    answer = worker.ask("GET", f"/v1/items/mug/similar?k=1&exlude=vase&key={key}")
+    assert answer.status == 200
+    assert "There is no field 'exlude'; 'exclude' perhaps?" in answer.json["note"]
+    assert "note" not in worker.ask("GET", f"/v1/items/mug/similar?k=1&exclude=lamp&key={key}").json
+
+
+def test_looking_for_mistyped_fields_costs_a_question_under_two_microseconds():
+    body = b'{"placement":"home","k":20,"visitor_id":"v1","session_id":"s1","item_id":"mug","context":{"page_id":"p"}}'
+    typo = body.replace(b"visitor_id", b"visitr_id")
+
+    lenient = msgspec.json.Decoder(RecommendationRequest).decode
+
+    def cost(function, sent):
+        return min(timeit.repeat(lambda: function(sent), number=2000, repeat=7)) / 2000
+
+    assert cost(read_question, body) - cost(lenient, body) < 2e-6
+    assert cost(read_question, typo) < 20e-6
 
 
 def test_good_events_of_a_batch_are_kept_and_bad_ones_named(worker):

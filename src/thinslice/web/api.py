@@ -1,6 +1,9 @@
 """The JSON API: events in, slates out, the catalog and orders from the shop's server, and what an operator asks."""
 
+import difflib
 import time
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,7 +23,20 @@ OPEN: frozenset[str] = frozenset()
 MAX_K = 500
 """A longer slate is refused."""
 
+FIELDS = frozenset(RecommendationRequest.__struct_fields__)
+"""What the body of a question may say."""
+
+OTHER_WORDS = {"length": "k", "limit": "k", "count": "k", "size": "k", "product_id": "item_id"}
+"""What others call a field of a question → what it is called here."""
+
+
+class StrictRequest(RecommendationRequest, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A question without a field that nobody reads; the decoder finds such a field for nothing."""
+
+
+_decode_strict = msgspec.json.Decoder(StrictRequest).decode
 _decode_request = msgspec.json.Decoder(RecommendationRequest).decode
+_decode_names = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 async def events(call: Call) -> Answer:
@@ -59,22 +75,59 @@ def intake_answer(result: Any, status: int) -> Answer:
 def recommendations(call: Call) -> Answer:
     """One slate, with the source and the reason of each item."""
     start = time.perf_counter()
+    request, unread = read_question(call.body)
+    return slate(call, request, start, unread)
+
+
+def read_question(body: bytes) -> tuple[RecommendationRequest, str]:
+    """The question of a body, and what its sender is told of fields that nobody reads.
+
+    Raises:
+        BadInput: It is no JSON object, or a field is of another type.
+    """
     try:
-        request = _decode_request(call.body)
+        try:
+            return _decode_strict(body), ""
+        except msgspec.ValidationError:
+            return _decode_request(body), told_of(_decode_names(body), FIELDS)
     except msgspec.ValidationError as error:
         message, _, field = str(error).partition(" - at ")
         field = field.strip("`").removeprefix("$.")
         raise BadRecord("wrong_type", f"{message}.", field=field, hint="See /openapi.json.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"the body is no JSON object: {error}.", hint='Send {"visitor_id": "…", "k": 20}.') from None
-    return slate(call, request, start)
 
 
-def slate(call: Call, request: RecommendationRequest, start: float) -> Answer:
-    """Answers a question with a slate, and counts it; `start` is when it arrived, by the performance counter."""
+def told_of(names: Iterable[str], known: frozenset[str]) -> str:
+    """In words, which names of a question nobody reads; empty when all are read.
+
+    >>> told_of(["k", "visitr_id"], frozenset({"k", "visitor_id"}))
+    "There is no field 'visitr_id'; 'visitor_id' perhaps?"
+    """
+    return " ".join(_unread(name[:64], known) for name in [name for name in names if name not in known][:5])
+
+
+@lru_cache(maxsize=256)
+def _unread(name: str, known: frozenset[str]) -> str:
+    words = {each: each for each in known} | {word: field for word, field in OTHER_WORDS.items() if field in known}
+    near = difflib.get_close_matches(name.lower(), words, 1)
+    return f"There is no field {name!r}" + (f"; {words[near[0]]!r} perhaps?" if near else ": it was passed over.")
+
+
+def slate(call: Call, request: RecommendationRequest, start: float, unread: str = "") -> Answer:
+    """Answers a question with a slate, and counts it.
+
+    Args:
+        call: Who asked.
+        request: The question.
+        start: When it arrived, by the performance counter.
+        unread: What the note says of names that nobody reads.
+    """
     key = call.holder
     check_request(request)
     answer = call.context.recommender.recommend(key.tenant, request, key.kind, call.now, waited_s=call.waited_s)
+    if unread:
+        answer = msgspec.structs.replace(answer, note=f"{answer.note} {unread}".strip())
     call.context.counters.slate(
         key.tenant,
         latency_ms=(time.perf_counter() - start) * 1000,
@@ -98,7 +151,7 @@ def similar(call: Call) -> Answer:
         exclude=[each for each in query.get("exclude", "").split(",") if each],
         context={"page_id": query["page_id"]} if "page_id" in query else {},
     )  # fmt: skip
-    return slate(call, request, start)
+    return slate(call, request, start, told_of(query, SIMILAR) if query.keys() - SIMILAR else "")
 
 
 def check_request(request: RecommendationRequest) -> None:
@@ -206,3 +259,6 @@ API = [
     JsonRoute("GET", "/openapi.json", document, OPEN, "This document.", None, {200: "OpenAPI 3.1."}),
 ]  # fmt: skip
 """Every JSON route of the service."""
+
+SIMILAR = frozenset(next(route.parameters for route in API if route.handler is similar)) | {"key"}
+"""What the address of a question for similar items may say."""
