@@ -6,7 +6,6 @@ from typing import Self
 import numpy as np
 
 from thinslice.models.popular import Popular
-from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Interactions, Item
 
 
@@ -50,5 +49,4 @@ class Newest(Popular):
         for place, code in enumerate(oldest_first, start=1):
             tied = place > 1 and known[names[code]] == known[names[oldest_first[place - 2]]]
             score[code] = score[oldest_first[place - 2]] if tied else place / len(names)
-        order = np.argsort(-score, kind="stable").astype(np.int32)
-        return cls({"order": order, "score": score, **Vocabulary(names).arrays()})
+        return cls._of(score, names)

@@ -1,7 +1,7 @@
 """Popular: what is clicked most these days, the same for everyone."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +56,13 @@ class Popular(ArrayModel):
             time, half_life = interactions.time, half_life_days * 86_400
         age = (time.max() - time) / half_life if clicks else time
         score = np.bincount(interactions.item, weights=np.exp2(-age), minlength=len(interactions.item_ids))
-        return cls(
-            {
-                "order": np.argsort(-score, kind="stable").astype(np.int32),
-                "score": score,
-                **Vocabulary(interactions.item_ids).arrays(),
-            }
-        )
+        return cls._of(score, interactions.item_ids)
+
+    @classmethod
+    def _of(cls, score: NDArray[Any], item_ids: Sequence[str]) -> Self:
+        """The model in which each item always has the same score; equal ones stand in the order of their codes."""
+        order = np.argsort(-score, kind="stable").astype(np.int32)
+        return cls({"order": order, "score": score, **Vocabulary(item_ids).arrays()})
 
     def recommend_codes(
         self, session: NDArray[np.int32], k: int, allowed: NDArray[np.bool_] | None = None

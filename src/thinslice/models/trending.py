@@ -8,7 +8,6 @@ import numpy as np
 
 from thinslice.errors import BadInput
 from thinslice.models.popular import Popular
-from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Interactions, Item
 
 LOWER_END = 1.6449
@@ -82,10 +81,4 @@ class Trending(Popular):
         # The logarithm of a ratio of two counts has about the variance 1/a + 1/b.
         score = seen / expected * np.exp(-LOWER_END * np.sqrt(1 / seen + 1 / expected))
         score[(now == 0) & (before == 0)] *= math.exp(-LOWER_END)  # known from long ago only: last
-        return cls(
-            {
-                "order": np.argsort(-score, kind="stable").astype(np.int32),
-                "score": score,
-                **Vocabulary(interactions.item_ids).arrays(),
-            }
-        )
+        return cls._of(score, interactions.item_ids)
