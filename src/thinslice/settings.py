@@ -1,8 +1,12 @@
 """Settings: one TOML file in the workspace, checked at the door and passed on as arguments."""
 
+import difflib
+import re
 import shlex
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,12 +16,23 @@ NAME_PATTERN = r"^[a-z0-9_-]{1,64}$"
 """Names of tenants, policies, experiments and metrics."""
 
 
+def _check_ranges(settings: msgspec.Struct, ranges: Mapping[str, tuple[float, float]]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value}")
+
+
 class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the service runs."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuses what no machine has."""
+        _check_ranges(self, {"port": (0, 65_535), "workers": (1, 1024)})
 
 
 class Lake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,11 +41,19 @@ class Lake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit_every_s: float = 60.0
     commit_mb: int = 64
 
+    def __post_init__(self) -> None:
+        """Refuses less than nothing."""
+        _check_ranges(self, {"commit_every_s": (0, 86_400), "commit_mb": (1, 65_536)})
+
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When models are trained inside `serve`: not more often than `every_s` seconds, and only when there is news."""
 
     every_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuses less than nothing."""
+        _check_ranges(self, {"every_s": (0, 31_536_000)})
 
 
 class Models(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,11 +61,19 @@ class Models(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory_mb: int = 2048
 
+    def __post_init__(self) -> None:
+        """Refuses less than nothing."""
+        _check_ranges(self, {"memory_mb": (0, 1e9)})
+
 
 class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The live sessions shared by all workers; `map_mb` bounds their memory map."""
 
     map_mb: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuses a map that holds nothing."""
+        _check_ranges(self, {"map_mb": (1, 1e9)})
 
 
 EXPLORATION = {
@@ -78,10 +109,7 @@ class Exploration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "trust": (0.0, 10.0), "half_life_days": (0.01, 36_500.0), "pseudo_count": (0.1, 1e6), "newcomers": (0, 50),
             "settle_s": (0.0, 604_800.0), "features": (2, 256),
         }  # fmt: skip
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value}")
+        _check_ranges(self, ranges)
 
 
 DIVERSITY = ("mmr", "calibrated")
@@ -268,6 +296,12 @@ AnyRule = (
 )  # fmt: skip
 """Every kind of rule."""
 
+PRESETS = ("shop", "media", "ugc", "jobs", "people", "skills")
+"""What a tenant may recommend."""
+
+CONSENTS = ("none", "measurement", "personalization")
+"""What a visitor may agree to; `records` has the same words."""
+
 MAX_RULES = 64
 """So many rules may one tenant have: each is one bit of an item."""
 
@@ -288,7 +322,19 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     margin: float = 0.02
 
     def __post_init__(self) -> None:
-        """Refuses more rules than an item has bits for."""
+        """Refuses words that stand for nothing, policies that there are not, and more rules than an item has bits."""
+        for field, known in (("preset", PRESETS), ("consent_publishable", CONSENTS), ("consent_secret", CONSENTS)):
+            word = getattr(self, field)
+            if word not in known:
+                raise ValueError(f"{field} is {word!r} (there is: {', '.join(known)})")
+        if not re.fullmatch("[A-Z]{3}", self.currency):
+            raise ValueError(f"currency is {self.currency!r}, it must be three capital letters such as 'EUR'")
+        _check_ranges(self, {"margin": (0, 0.99)})
+        policies = {*BUILT_IN_POLICIES, *self.policies}
+        asked = {"default_policy": self.default_policy} | {f"placements.{at}": it for at, it in self.placements.items()}
+        for field, policy in asked.items():
+            if policy not in policies:
+                raise ValueError(f"{field} is {policy!r}, and there is no such policy{_meant(policy, policies)}")
         if len(self.rules) > MAX_RULES:
             raise ValueError(f"at most {MAX_RULES} rules, got {len(self.rules)}")
 
@@ -405,8 +451,55 @@ def parse_settings(text: str, *, where: str = "thinslice.toml") -> Settings:
     9000
     """
     try:
-        return msgspec.convert(tomllib.loads(text), Settings)
+        table = tomllib.loads(text)
+        return msgspec.convert(table, Settings)
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"{where} is not valid TOML: {error}.") from None
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{where}: {error}.", hint="docs/reference/settings.md lists every setting.") from None
+        said = _wrong(table, Settings, "", error)
+        raise BadSettings(f"{where}: {said}.", hint="docs/reference/settings.md lists every setting.") from None
+
+
+_NAMED: dict[type[msgspec.Struct], tuple[str, type[msgspec.Struct]]] = {
+    Settings: ("tenants", Tenant),
+    Tenant: ("policies", Policy),
+}
+_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+          "object": "a table", "null": "nothing"}  # fmt: skip
+
+
+def _wrong(table: Mapping[str, Any], kind: type[msgspec.Struct], place: str, error: msgspec.ValidationError) -> str:
+    """What does not fit, in words, with the whole way to it: the decoder does not say which tenant or policy it was."""
+    field, inner = _NAMED.get(kind, ("", Settings))
+    held = table.get(field) if field else None
+    for name, value in held.items() if isinstance(held, dict) else ():
+        try:
+            msgspec.convert(value, inner)
+        except msgspec.ValidationError as nested:
+            at = f"{place}{field}.{name}"
+            return _wrong(value, inner, f"{at}.", nested) if isinstance(value, dict) else f"{at} must be a table"
+    what, _, at = str(error).partition(" - at `$")
+    at = (place + at.strip("`.")).rstrip(".")
+    unknown = re.match(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        fields = kind.__struct_fields__ if at == place.rstrip(".") else _fields_at(at.removeprefix(place), kind)
+        return f"there is no setting {f'{at}.' if at else ''}{unknown[1]}{_meant(unknown[1], fields)}"
+    missing = re.match(r"Object missing required field `(.*)`", what)
+    if missing:
+        return f"{at} needs {missing[1]}"
+    wrong = re.match(r"Expected `(.*)`, got `(.*)`", what)
+    if wrong:
+        wanted, got = (" or ".join(_WORDS.get(each, each) for each in words.split(" | ")) for words in wrong.groups())
+        return f"{at} must be {wanted}, it is {got}"
+    return f"{at}: {what}" if at else what
+
+
+def _fields_at(field: str, kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a table such as `serve`; those of a rule depend on its kind, and are not guessed."""
+    inner = type(getattr(kind(), field, None))
+    return inner.__struct_fields__ if issubclass(inner, msgspec.Struct) else ()
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), 1)
+    return f"; {near[0]!r} perhaps?" if near else ""

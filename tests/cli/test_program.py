@@ -1,6 +1,7 @@
 """The program: lazy commands, exit codes, and messages that say what to do."""
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -60,10 +61,10 @@ def test_a_folder_that_is_no_workspace_is_exit_code_2_and_names_init(name, tmp_p
 
 
 def test_a_file_that_cannot_be_written_is_exit_code_1(tmp_path):
-    (tmp_path / "file").write_text("")
-    result = run("init", "--workspace", tmp_path / "file" / "below")
+    (tmp_path / "thinslice.draft").mkdir()
+    result = run("init", "--workspace", tmp_path)
     assert result.exit_code == 1
-    assert "below" in result.stderr or "file" in result.stderr
+    assert f"{tmp_path / 'thinslice.draft'}: Is a directory." in result.stderr
 
 
 @pytest.mark.parametrize("letter", ["%", "[", "]", "^", "|", "\\", "\n"])
@@ -130,11 +131,28 @@ def test_init_refuses_what_cannot_be_a_name(tmp_path, name):
     assert not (tmp_path / "thinslice.toml").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
-    reader = subprocess.Popen(
-        f"{' '.join([sys.executable, '-m', 'thinslice.cli.program'])} --version | true", shell=True
-    )
-    assert reader.wait(timeout=30) == 0
+def test_a_reader_that_goes_away_gets_no_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        command = [sys.executable, "-m", "thinslice", "--help"]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_python_m_thinslice_is_the_same_program():
+    told = subprocess.run([sys.executable, "-m", "thinslice", "--version"], capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stdout) == (0, run("--version").stdout)
+
+
+def test_a_file_where_a_folder_should_be_is_refused_by_name(tmp_path):
+    file = tmp_path / "shop.toml"
+    file.touch()
+    for where in (file, file / "inside"):
+        for command in ("init", "train", "doctor"):
+            refused = run(command, "--workspace", where)
+            assert refused.exit_code == 2
+            assert f"a workspace is a folder, and {file} is a file." in refused.stderr
 
 
 def test_lost_keys_are_replaced_by_new_ones_and_the_old_ones_still_work(tmp_path):

@@ -228,7 +228,7 @@ def test_every_filter_counts_what_it_lets_through():
         ('kind = "pin"\nitem_id = "a"\nposition = -1', "position counts from 0"),
         ('kind = "quota"\nmost = 0', "at least 1"),
         ('kind = "magic"', "Invalid value 'magic'"),
-        ('kind = "quota"\nmost = 1\nwhat = 2', "unknown field `what`"),
+        ('kind = "quota"\nmost = 1\nwhat = 2', "there is no setting tenants.shop.rules[0].what"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_with_its_place(rule, says):

@@ -9,9 +9,7 @@ import click
 
 from thinslice.cli.workspace import json_option, print_json, workspace_option
 from thinslice.errors import BadInput
-from thinslice.settings import AUTO, NAME_PATTERN, Workspace, parse_settings, read_settings
-
-PRESETS = ("shop", "media", "ugc", "jobs", "people", "skills")
+from thinslice.settings import AUTO, NAME_PATTERN, PRESETS, Workspace, parse_settings, read_settings
 
 HEAD = """\
 # The settings of this workspace; docs/reference/settings.md lists every one, with its default.

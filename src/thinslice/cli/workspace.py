@@ -21,7 +21,8 @@ def to_workspace(text: str) -> Workspace:
     """The folder named on the command line; it need not exist yet.
 
     Raises:
-        BadInput: Its path, with all folders above it, holds a character that no lake can be kept under.
+        BadInput: It is a file or lies under one, or its path, with all folders above it, holds a character that no
+            lake can be kept under.
     """
     root = Path(text).expanduser().resolve()
     unfit = next((letter for letter in str(root) if letter in UNFIT or not letter.isprintable()), None)
@@ -31,6 +32,9 @@ def to_workspace(text: str) -> Workspace:
             f"a workspace cannot lie in {shown}: its tables cannot be kept under a path with {unfit!r}.",
             hint=f"Choose a folder whose path has none of {' '.join(UNFIT)} in it.",
         )
+    file = next((each for each in (root, *root.parents) if each.exists() and not each.is_dir()), None)
+    if file is not None:
+        raise BadInput(f"a workspace is a folder, and {file} is a file.", hint="Name a folder, or one to be made.")
     return Workspace(root)
 
 
