@@ -140,6 +140,20 @@ def test_a_file_that_is_no_log_is_refused_by_what_it_is(tmp_path, name, body, sa
     assert result.stdout == ""
 
 
+def test_a_log_in_which_nothing_goes_with_anything_is_told_what_train_would_say(tmp_path):
+    path = tmp_path / "lone.csv"
+    path.write_text(
+        "session_id,item_id,ts\n" + "".join(f"s{n},i{n % 7},{1_700_000_000 + n * 1000}\n" for n in range(90))
+    )
+    told = run("--events", path)
+    assert (told.exit_code, "No session of this log holds two different items" in told.stderr) == (2, True)
+    assert "popular is enough" in told.stderr
+    path.write_text("session_id,item_id,ts\n" + "".join(f"s{n // 3},mug,{1_700_000_000 + n}\n" for n in range(90)))
+    found = json.loads(run("--events", path, "--models", "popular,session-knn", "--json").stdout)
+    assert found["simplest"] == "popular"
+    assert "`train` chooses by 200 queries or more, these are" in found["sentence"]
+
+
 def test_a_folder_is_refused_and_tabs_and_json_lines_are_read(events, tmp_path):
     assert "is a folder" in run("--events", tmp_path).stderr
     table = pq.read_table(events)

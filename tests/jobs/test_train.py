@@ -11,6 +11,7 @@ from thinslice.experiments import dump_experiment
 from thinslice.jobs import lesson, training_data
 from thinslice.jobs.demo import fill
 from thinslice.jobs.news import news_of_tenants, rows_of, state_of
+from thinslice.jobs.offline import exam_of
 from thinslice.jobs.recipes import Recipe
 from thinslice.jobs.schedule import Attempt
 from thinslice.jobs.train import train
@@ -51,6 +52,23 @@ def test_a_trained_shop_has_a_live_bundle_that_names_what_it_learned_from(worksp
     assert manifest["lake_version"] == Lake(workspace.lake).version("events")
     assert manifest["rng"] == 0
     assert manifest["rows"] == rows_of(Lake(workspace.lake))["shop"]
+
+
+def test_who_buys_on_an_items_page_has_not_gone_on_to_another_item(workspace):
+    events = []
+    for n in range(40):
+        for place, (item, name) in enumerate(
+            [("a", "view_item"), ("a", "add_to_cart"), ("a", "purchase"), ("b", "view_item"), ("a", "view_item")]
+        ):
+            events.append(view(f"v{n}", item, 600 - 10 * n - place, name=name, event_id=f"{n}-{place}"))
+    lake = Lake(workspace.lake)
+    lake.append("events", events)
+    clicks = read_clicks(lake, "shop", NOW)
+    assert len(clicks.item) == 3 * 40
+    learned = interactions_of(clicks, np.ones(40, dtype=np.bool_))
+    assert [learned.item_ids[code] for code in learned.item[:3].tolist()] == ["a", "b", "a"]
+    assert [ACTIONS[code] for code in learned.action[:3].tolist()] == ["purchase", "view_item", "view_item"]
+    assert exam_of(clicks).sessions[0] == ["a", "b", "a"]
 
 
 def test_the_same_lake_and_seed_give_the_same_version(workspace):
@@ -373,6 +391,39 @@ def test_auto_stands_for_the_simplest_model_that_will_do(workspace):
     assert trained.simplest.startswith("popular is enough")
     manifest = FileArtifacts(workspace.models).manifest("shop", trained.version)
     assert manifest["aliases"] == {"auto": trained.default}
+
+
+@pytest.mark.parametrize("kind", ["sessions of length one", "one item"])
+def test_where_nothing_goes_with_anything_popular_is_enough_and_train_says_why(workspace, kind):
+    text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
+    workspace.settings_file.write_text(text)
+    lone = [view(f"v{n}", f"i{n % 7 * (n % 3)}", 900 - n) for n in range(80)]
+    mugs = [view(f"v{n % 20}", "mug", 900 - n) for n in range(80)]
+    Lake(workspace.lake).append("events", mugs if kind == "one item" else lone)
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.default == "popular"
+    assert trained.simplest.startswith("popular is enough: no session holds two different items")
+    pairs = [view(f"w{n}", f"i{item}", 500 - n - item) for n in range(40) for item in range(2)]
+    Lake(workspace.lake).append("events", pairs)
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.default == "session-ranker", "sessions tell something now"
+
+
+def test_what_the_catalog_says_of_items_is_shown_where_sessions_say_nothing(workspace):
+    text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
+    workspace.settings_file.write_text(text)
+    Lake(workspace.lake).append("events", [view(f"v{n}", f"i{n % 7}", 900 - n) for n in range(80)])
+    items = [Item(tenant="shop", item_id=f"i{n}", title="a red mug", updated_at=NOW) for n in range(7)]
+    Lake(workspace.lake).append("items", items)
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.default == "session-ranker"
+
+
+def test_few_questions_choose_no_model_and_train_says_so(workspace):
+    fill(workspace, "shop", now=NOW, sessions=60)
+    (trained,) = train(workspace, "shop", now=NOW)
+    asked = trained.offline["popular"]["n"]
+    assert trained.simplest == f"{asked} questions are too few to say which model is enough; from 200 on they do."
 
 
 def test_actions_and_users_of_clicks_are_known(workspace):

@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput, NotReady, UnknownName
+from thinslice.evaluation.gates import MIN_QUERIES
 from thinslice.evaluation.measure import Measured, Told, measure
 from thinslice.evaluation.simplest import MARGIN, differences, simplest
 from thinslice.evaluation.splits import Split, split_log, stages
@@ -86,13 +87,15 @@ def evaluate(
         raise BadInput(f"no model can learn from this log. {reasons}")
     replays = {name: found.answers for name, found in measured.items()}
     enough = simplest(replays, margin=margin, k=k)
+    asked = len(next(iter(replays.values())).rank)
+    few = f" `train` chooses by {MIN_QUERIES} queries or more, these are {asked}." if asked < MIN_QUERIES else ""
     return {
         "protocol": protocol(parts, k, rng, margin, refit_hours, items),
         "models": [found.row for found in measured.values()],
         "skipped": skipped,
         "differences": differences(replays, margin),
         "simplest": enough.name,
-        "sentence": enough.sentence,
+        "sentence": enough.sentence + few,
     }
 
 

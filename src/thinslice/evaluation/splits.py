@@ -158,6 +158,11 @@ def stages(
     return found
 
 
+def _holds_two_items(session_ptr: NDArray[np.int64], item: NDArray[Any]) -> bool:
+    session = np.repeat(np.arange(len(session_ptr) - 1), np.diff(session_ptr))
+    return bool(((session[1:] == session[:-1]) & (item[1:] != item[:-1])).any())
+
+
 class NothingAsked(BadInput):
     """No test session has two items that a model could know."""
 
@@ -318,8 +323,11 @@ def _split(log: Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:
             user = -1 if test.user is None else int(test.user[number])
             who.append(test.user_ids[user] if user >= 0 else None)
     if not sessions:
-        raise NothingAsked(f"no test session has two items that occur in the {len(train.item)} clicks before.",
-                           hint="Ask with a longer log.")  # fmt: skip
+        hint = "Ask with a longer log."
+        if not any(_holds_two_items(part.session_ptr, part.item) for part in (train, test)):
+            hint = "No session of this log holds two different items: nothing can be foreseen, and popular is enough."
+        message = f"no test session has two items that occur in the {len(train.item)} clicks before."
+        raise NothingAsked(message, hint=hint)
     how = {
         **log.how,
         "train_sessions": len(train.session_ptr) - 1,

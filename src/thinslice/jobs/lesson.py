@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from thinslice.errors import BadSettings
 from thinslice.evaluation import Replay, simplest
 from thinslice.evaluation.gates import MIN_QUERIES, better_than_popular, failures, gates, not_worse, segments_hold
@@ -100,6 +102,13 @@ def stored(artifacts: FileArtifacts, tenant: str, slot: str) -> Stored:
 def same(one: Policy | None, other: Policy) -> bool:
     """Whether two policies have the same model with the same settings."""
     return one is not None and (one.model, one.settings) == (other.model, other.settings)
+
+
+ONLY_POPULAR = (
+    "popular is enough: no session holds two different items and the catalog describes none, so that there is nothing "
+    "else to learn."
+)
+"""Why the simplest model serves where there is nothing to choose by."""
 
 
 class Lesson:
@@ -225,20 +234,37 @@ class Lesson:
     def auto(self, margin: float) -> tuple[str, str]:
         """What the policy `auto` stands for, and the sentence that says why.
 
-        The choice is made anew whenever a model tuned itself, not each minute: it would flicker with the noise.
+        The choice is made anew whenever a model tuned itself, not each minute: it would flicker with the noise. By few
+        questions it is not made at all: then the whole pipeline serves, or popularity where nothing else was learned.
         """
         ordered = {name: self._answers[name] for name in self._policies if name in self._answers}
         passed = {name: answers for name, answers in ordered.items() if name not in self.refused}
-        enough = bool(passed) and len(next(iter(passed.values())).rank) >= MIN_QUERIES
+        asked = len(next(iter(ordered.values())).rank) if ordered else 0
+        enough = bool(passed) and asked >= MIN_QUERIES
         found = simplest(ordered, margin=margin, k=K) if enough and len(ordered) > 1 else None
         sentence = found.sentence if found is not None else self._before.manifest.get("simplest", "")
         choice = self._before.manifest.get("aliases", {}).get("auto", "")
         lineup = [name for name in ("popular", "session-knn", pipeline()) if name in self._policies]
-        if self.tuned or choice not in self._policies or choice in self.refused:
-            asked = {name: passed[name] for name in lineup if name in passed}
-            choice = simplest(asked, margin=margin, k=K).name if enough and len(asked) > 1 else ""
+        if self._nothing_but_popular():
+            return "popular", ONLY_POPULAR
+        unfounded = self._before.manifest.get("simplest") == ONLY_POPULAR
+        if self.tuned or unfounded or choice not in self._policies or choice in self.refused:
+            among = {name: passed[name] for name in lineup if name in passed}
+            choice = simplest(among, margin=margin, k=K).name if enough and len(among) > 1 else ""
             choice = choice or next((name for name in reversed(lineup) if name not in self.refused), "popular")
+        if 0 < asked < MIN_QUERIES and len(lineup) > 1:
+            sentence = f"{asked:,} questions are too few to say which model is enough; from {MIN_QUERIES} on they do."
         return choice, sentence
+
+    def _nothing_but_popular(self) -> bool:
+        """Whether sessions and catalog say nothing of what goes with what."""
+        log = self._everyone
+        session = np.repeat(np.arange(len(log.session_ptr) - 1), np.diff(log.session_ptr))
+        pairs = (session[1:] == session[:-1]) & (log.item[1:] != log.item[:-1])
+        return not pairs.any() and not any(
+            item.title or item.description or item.categories or item.brand or item.attributes or item.vectors
+            for item in self._items
+        )
 
     def renew(self, data: TrainingData) -> None:
         """What came while the exam was taken: the bundles learn from it, too."""
