@@ -103,6 +103,25 @@ def test_the_similarity_of_two_items_is_the_cosine_of_what_is_said_of_them():
     assert model.explain(["b"], "a").terms == {"b": pytest.approx(1 / np.sqrt(2))}
 
 
+def test_of_items_that_resemble_the_session_equally_the_one_that_is_clicked_most_comes_first_and_then_the_newer():
+    feed = [item(name, brand="x") for name in ("a", "b", "c", "d")]
+    feed += [item("e", brand="x", published_at=NOW), item("f", brand="y"), item("g", brand="y")]
+    visits = from_columns(["s", "s", "t", "t"], ["c", "f", "c", "b"], [1e9, 1e9 + 1, 1e9 + 2, 1e9 + 3])
+    model = Content.fit(visits, feed)
+    found = model.recommend(["d"], 9)
+    assert found.item_ids == ["c", "b", "e", "a"]  # two clicks; one; none, but a date; none
+    assert np.ptp(found.scores) < 2e-3 * max(found.scores)
+    for name, score in zip(found.item_ids, found.scores, strict=True):
+        assert model.explain(["d"], name).score == pytest.approx(score, rel=1e-9)
+
+
+def test_what_resembles_the_session_more_comes_before_what_is_clicked_more():
+    feed = [item(name, brand="x", level="l") for name in ("a", "b")]
+    feed += [item("c", brand="x"), item("d", level="m"), item("e", level="m")]
+    model = Content.fit(from_columns([str(n) for n in range(50)], ["c"] * 50, np.arange(50) + 1e9), feed)
+    assert model.recommend(["a"], 2).item_ids == ["b", "c"]
+
+
 def test_what_only_one_item_or_every_item_says_counts_nothing():
     feed = [item("a", brand="x", title="shop", attributes={"ean": "1"}), item("b", brand="x", title="shop")]
     assert features(feed, attributes=1, text=1).size == 0

@@ -15,6 +15,7 @@ from thinslice.errors import BadInput
 from thinslice.models.array_model import ArrayModel
 from thinslice.models.item_features import Features, features, supplied
 from thinslice.models.item_to_item import checked_mask, kernel, plain, terms_by_item
+from thinslice.models.popular import Popular
 from thinslice.models.vocabulary import Vocabulary
 from thinslice.records import Arrays, Interactions, Item, Reason, ScoredItems
 
@@ -23,6 +24,10 @@ LOOK = 10
 
 NOTHING_ALIKE = 1e-6
 """A similarity up to this is none."""
+
+LIKED = 1e-3
+"""What is clicked most counts so much (a share) more than what is clicked least: of items that resemble the session
+equally, as all of a category do where a feed says little else, the liked one comes first, and then the newer."""
 
 
 class Content(ArrayModel):
@@ -39,6 +44,7 @@ class Content(ArrayModel):
         self._rows = tuple(plain(arrays[name]) for name in ("item_ptr", "feature", "feature_weight"))
         self._postings = tuple(plain(arrays[name]) for name in ("posting_ptr", "posting", "posting_weight"))
         self._vectors = plain(arrays["vectors"])
+        self._liked = 1 + LIKED * np.asarray(arrays["liked"], dtype=np.float64)
         self._share, self._decay = (float(value) for value in arrays["limits"])
 
     @classmethod
@@ -56,9 +62,10 @@ class Content(ArrayModel):
         """Reads the feed.
 
         Args:
-            interactions: Only its vocabulary counts: clicked items that the feed lacks are known, and resemble nothing.
+            interactions: Clicked items that the feed lacks are known, and resemble nothing; how often an item was
+                clicked lately decides between those that resemble the session equally.
             items: The feed: kind, categories, brand, level, creator_id, price_minor, currency, attributes, title,
-                description and vectors are read.
+                description and vectors are read; of equals, those published later come first.
             rng: Not needed: nothing is random.
             attributes: Weight of attributes, price among them.
             text: Weight of the words of title and description.
@@ -97,6 +104,7 @@ class Content(ArrayModel):
                 "posting": posting,
                 "posting_weight": posting_weight,
                 "vectors": given,
+                "liked": _liked(names, interactions, each),
                 "limits": np.array([vectors, decay]),
                 "evidence": np.frombuffer(json.dumps(evidence, sort_keys=True).encode(), dtype=np.uint8),
                 **Vocabulary(names).arrays(),
@@ -146,7 +154,8 @@ class Content(ArrayModel):
             profile, np.bincount(place, parts, len(profile)), *self._postings, vector, self._vectors
         )
         seen = np.unique(clicks)
-        score[seen] = self._pairs(seen, clicks) @ worth
+        score[seen] = self._similar(seen, clicks) @ worth
+        score *= self._liked
         good = score > NOTHING_ALIKE
         if mask.size:
             good &= mask
@@ -158,7 +167,7 @@ class Content(ArrayModel):
         """`explain` for a whole slate in one pass."""
         clicks, worth = self._clicks(self._vocabulary.codes(session))
         codes = self._vocabulary.codes(item_ids)
-        parts = self._pairs(np.maximum(codes, 0), clicks) * worth
+        parts = self._similar(np.maximum(codes, 0), clicks) * worth * self._liked[np.maximum(codes, 0), None]
         names = [self._vocabulary[code] for code in clicks.tolist()]
         return [
             Reason(item_id, float(parts[n].sum()), terms_by_item(names, parts[n]))
@@ -172,9 +181,27 @@ class Content(ArrayModel):
         clicks = np.ascontiguousarray(session[session >= 0][-LOOK:], dtype=np.int32)
         return clicks, np.exp(-np.arange(len(clicks) - 1, -1, -1) / self._decay)
 
-    def _pairs(self, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.float64]:
+    def _similar(self, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = _kernel().pairs(plain(left), plain(right), *self._rows, self._vectors, self._share)
         return found
+
+
+def _liked(names: Sequence[str], interactions: Interactions, items: Sequence[Item | None]) -> NDArray[np.float32]:
+    """Shape (items,): the share (0 to below 1) of the items that are clicked less these days, or as much and older."""
+    popular = Popular.fit(interactions)
+    clicks = dict(zip(popular.item_ids, popular.arrays()["score"].tolist(), strict=True))
+    clicked = np.array([clicks.get(name, 0.0) for name in names])
+    published = np.array([
+        item.published_at.timestamp() if item is not None and item.published_at is not None else -np.inf
+        for item in items
+    ])  # fmt: skip
+    order = np.lexsort((published, clicked))
+    same = (np.diff(clicked[order]) == 0) & (published[order][1:] == published[order][:-1])
+    place = np.arange(len(order))
+    place[1:][same] = 0
+    share = np.empty(len(order), dtype=np.float32)
+    share[order] = np.maximum.accumulate(place) / max(len(order), 1)
+    return share
 
 
 def _turned(table: Features) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
