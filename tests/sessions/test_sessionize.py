@@ -1,12 +1,14 @@
 """Sessions at job time."""
 
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, pairwise
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinslice.sessions import assigned_at_start, sessionize
+from thinslice.records import ACTIONS, Event
+from thinslice.sessions import apply, assigned_at_start, sessionize, visits
 
 events = st.lists(
     st.tuples(
@@ -111,3 +113,38 @@ def test_assignments_are_those_that_one_would_find_by_hand(exposures, sessions):
         before = [row for when, row in own if when <= at]
         inside = [row for when, row in own if at < when <= at + 5]
         assert variant == (f"v{before[-1]}" if before else f"v{inside[0]}" if inside else "")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from(ACTIONS[:5])), max_size=40))
+def test_visits_at_job_time_are_those_of_the_live_session(rows):
+    began = datetime(2026, 3, 1, tzinfo=UTC)
+    live = {
+        visitor: apply(None, [
+            Event(event_id=str(second), tenant="shop", name=name, visitor_id=visitor, item_id=item,
+                  occurred_at=began + timedelta(seconds=second), received_at=began)
+            for second, (who, item, name) in enumerate(rows) if who == visitor
+        ])
+        for visitor in "ab"
+    }  # fmt: skip
+    session = np.array(["ab".index(who) for who, _, _ in rows], dtype=np.int64)
+    item = np.array(["xyz".index(each) for _, each, _ in rows], dtype=np.int32)
+    action = np.array([ACTIONS.index(name) for _, _, name in rows], dtype=np.uint8)
+    last, strongest = visits(session, item, action)
+    assert last.tolist() == sorted(last.tolist())
+    for code, visitor in enumerate("ab"):
+        own = session[last] == code
+        items = ["xyz"[each] for each in item[last[own]].tolist()]
+        seconds = last[own].tolist()
+        if live[visitor] is None:
+            assert not items
+            continue
+        assert items == live[visitor].items
+        assert [began.timestamp() + second for second in seconds] == live[visitor].times
+        firsts = [0, *np.cumsum([len(list(run)) for run in _runs(rows, visitor)]).tolist()]
+        acts = [ACTIONS.index(name) for who, _, name in rows if who == visitor]
+        assert strongest[own].tolist() == [max(acts[a:b]) for a, b in pairwise(firsts)]
+
+
+def _runs(rows, visitor):
+    return [list(run) for _, run in groupby(item for who, item, _ in rows if who == visitor)]

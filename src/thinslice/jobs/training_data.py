@@ -20,6 +20,7 @@ from thinslice.sessions import (
     known_at_start,
     people,
     sessionize,
+    visits,
 )
 from thinslice.sessions.live import BOT_EVENTS, BOT_RATE_PER_S
 from thinslice.store.lake import Lake
@@ -37,7 +38,7 @@ MOST_PEOPLE = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class Clicks:
-    """What a tenant's visitors did, one row a click, in the order of time.
+    """What a tenant's visitors did, one row a visit of an item, in the order of time.
 
     Attributes:
         session: Shape (clicks,), int32: the session's code, 0 ... sessions - 1.
@@ -72,6 +73,8 @@ class Clicks:
 
 def read_clicks(lake: Lake, tenant: str, now: datetime, versions: Mapping[str, int] | None = None) -> Clicks:
     """A tenant's clicks from the lake: consented, no bots, no duplicates, with an identity and an item.
+
+    Several on one item in a row are one, with the strongest action and the time of the last, as in a live session.
 
     Args:
         lake: Where they lie.
@@ -117,11 +120,14 @@ def read_clicks(lake: Lake, tenant: str, now: datetime, versions: Mapping[str, i
     last_named[sessions.code[named]] = user[named]  # rows are in the order of time: the last one stays
     item_ids, item = texts_of["item_id"].sorted_codes()
     users = texts_of["user_id"]
+    rows = np.flatnonzero(chosen)
+    last, action = visits(sessions.code[rows], item[rows], _actions(texts_of["name"])[rows])
+    rows = rows[last]
     return Clicks(
-        session=new_code[sessions.code[chosen]].astype(np.int32),
-        item=item[chosen],
-        time=at[chosen],
-        action=_actions(texts_of["name"])[chosen],
+        session=new_code[sessions.code[rows]].astype(np.int32),
+        item=item[rows],
+        time=at[rows],
+        action=action,
         started=sessions.started[keep],
         ended=sessions.ended[keep],
         visitor=texts_of["visitor_id"].of(visitor[first]),
