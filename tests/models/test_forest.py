@@ -38,6 +38,11 @@ def test_a_forest_scores_every_row_as_lightgbm_does(data):
     np.testing.assert_allclose(forest.predict(rows), booster.predict(rows, raw_score=True), rtol=1e-9, atol=1e-12)
     given_by = forest.contributions(rows)
     np.testing.assert_allclose(given_by.sum(axis=1) + forest.bias, forest.predict(rows), rtol=1e-9, atol=1e-9)
+    scored, some = forest.score(rows, 7), np.array(data.draw(st.lists(st.integers(0, count - 1))), dtype=np.int64)
+    assert scored.score.tolist() == forest.predict(rows).tolist()
+    assert scored.given(some, None).tolist() == given_by[some].tolist()
+    for first in (features, data.draw(st.integers(0, features))):
+        np.testing.assert_allclose(scored.given(some, first), given_by[some, :first].sum(axis=1), atol=1e-9)
 
 
 @pytest.mark.parametrize("leaves", [2, 31, 32, 33, 64])
@@ -48,6 +53,8 @@ def test_blocks_of_rows_and_widths_of_words_change_nothing(leaves, count):
     forest = Forest.from_lightgbm_text(booster.model_to_string())
     expected = booster.predict(rows, raw_score=True)[:count]
     np.testing.assert_allclose(forest.predict(rows[:count]), expected, rtol=1e-9)
+    every = forest.score(rows[:count], 0).given(np.arange(count), 6)
+    np.testing.assert_allclose(every + forest.bias, expected, rtol=1e-9)
 
 
 def test_a_value_on_the_threshold_goes_left_as_in_lightgbm():

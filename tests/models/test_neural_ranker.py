@@ -12,7 +12,8 @@ from thinslice.errors import BadInput
 from thinslice.models import NeuralRanker, SessionRanker, from_columns
 from thinslice.models.candidates import Lessons
 from thinslice.models.neural_ranker_fit import learn, slopes
-from thinslice.models.neural_ranker_network import FARTHEST, PIECE, Network, chord, widened
+from thinslice.models.neural_ranker_kernel import chord
+from thinslice.models.neural_ranker_network import FARTHEST, PIECE, Network, widened
 from thinslice.models.ranking_features import FEATURES
 from thinslice.testing import check_model, small_world
 
@@ -231,8 +232,8 @@ def test_logarithms_and_chords_worked_out_by_hand():
     rows = np.array([[0.0, -3.0], [1.0, 2.0]], dtype=np.float32)
     wide = widened(rows, np.array([1.0, 2.0], dtype=np.float32))
     assert wide == pytest.approx(np.array([[0, -3, 0, -np.log(7)], [1, 2, np.log(2), np.log(5)]]), rel=1e-6)
-    before, usual = np.array([[2.0, -1.0, 3.0, -2.0, 1.0]]), np.array([[1.0, 3.0, -1.0, -5.0, 1.0]])
-    assert chord(before, usual).tolist() == [[1.0, 0.75, 0.75, 0.0, 1.0]]
+    pairs = np.array([[2.0, 1.0], [-1.0, 3.0], [3.0, -1.0], [-2.0, -5.0], [1.0, 1.0]], dtype=np.float32)
+    assert [chord(before, usual) for before, usual in pairs] == [1.0, 0.75, 0.75, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

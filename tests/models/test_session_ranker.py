@@ -13,9 +13,11 @@ from thinslice.errors import BadInput
 from thinslice.models import candidates, feature_kernel, from_columns
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, questions_of
 from thinslice.models.lambdamart import figures, learn, ranked
+from thinslice.models.people_ranking import LEAST
 from thinslice.models.ranking_features import FEATURES, TERMS, item_facts
 from thinslice.models.session_ranker import SessionRanker
 from thinslice.models.tuning import head
+from thinslice.recommend.reasons import reasons
 from thinslice.testing import check_model, small_world
 
 
@@ -172,9 +174,35 @@ def test_parts_are_those_of_the_session_that_is_asked_about_whatever_was_asked_b
     assert all(np.array_equal(left, right) for left, right in zip(before, again, strict=True))
 
 
-def test_the_cause_is_the_session_item_with_the_strongest_evidence(model):
+def test_the_cause_is_the_session_item_with_the_strongest_evidence(log):
+    model = SessionRanker.fit(log, rng=0, tune_cpu_s_per_million=0.0)
     assert model.causes(["30", "7"], ["8", "31", "never seen"]) == ["7", "30", None]
     assert model.causes([], ["8"]) == [None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 65).map(str), min_size=1, max_size=12), st.integers(1, 60))
+def test_a_reason_never_names_evidence_that_spoke_against_the_item(model, session, k):
+    shown = model.recommend(session, k).item_ids
+    causes, reasons = model.causes(session, shown), model.explain_all(session, shown)
+    for cause, reason in zip(causes, reasons, strict=True):
+        items = {name: given for name, given in reason.terms.items() if name in session and given > LEAST}
+        assert cause in items or (cause is None and not items)
+        assert cause is None or items[cause] == pytest.approx(max(items.values()))
+    assert model.causes(session, shown[::-1]) == causes[::-1]
+    assert [model.causes(session, [each])[0] for each in shown] == causes
+
+
+def test_where_the_evidence_lowered_a_score_the_reason_says_no_more_than_that_the_item_was_chosen(model):
+    said = dict.fromkeys(("Because you viewed", "Chosen for you"), 0)
+    for session in (["30", "7"], ["4"], ["9", "10", "9"]):
+        found = model.recommend(session, 30)
+        terms = [reason.terms for reason in model.explain_all(session, found.item_ids)]
+        for words, own in zip(reasons(model, session, found.item_ids, str), terms, strict=True):
+            named = words.removeprefix("Because you viewed ")
+            assert own[named] > 0 if named in session else words == "Chosen for you"
+            said[words.removesuffix(" " + named)] += 1
+    assert min(said.values()) > 5
 
 
 def test_the_blend_of_one_source_ranks_as_that_source_alone(log):

@@ -51,7 +51,7 @@ def test_the_score_is_that_of_the_trees_and_that_of_the_network_of_the_same_spre
 def test_of_each_block_the_network_is_asked_about_the_best_by_trees_and_the_others_follow_in_their_order(both):
     trees, network = alone(both)
     rows, block = lessons(questions=60).rows[:250], 100
-    score = both.score(rows, block)
+    score = both.score(rows, block).score
     for first in (0, 100, 200):
         piece = slice(first, first + block)
         own, by_trees = score[piece], trees.predict(rows[piece])
@@ -62,8 +62,8 @@ def test_of_each_block_the_network_is_asked_about_the_best_by_trees_and_the_othe
         assert (np.diff(own[rest]) <= 0).all()
         assert own[near].min() >= own[rest].max()
     assert np.ptp(score) <= both.span
-    assert trees.score(rows, block).tolist() == trees.predict(rows).tolist()
-    assert network.score(rows, block).tolist() == network.predict(rows).tolist()
+    assert trees.score(rows, block).score.tolist() == trees.predict(rows).tolist()
+    assert network.score(rows, block).score.tolist() == network.predict(rows).tolist()
 
 
 def test_what_the_features_gave_adds_up_and_no_score_leaves_the_span(both):

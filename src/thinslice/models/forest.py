@@ -4,8 +4,9 @@ LightGBM trains it (only there is it imported); here its text becomes arrays tha
 loops give the same scores, about ten times as fast for the 60 rows of one query.
 """
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,24 @@ MOST_LEAVES = 64
 """A tree's leaves are bits of one word."""
 
 
+class Scored(NamedTuple):
+    """The scores of a question's candidates, and what made some of them.
+
+    Attributes:
+        score: Shape (rows,).
+        given: Rows (int64), and how many features, from the first on → what these gave together to each score, shape
+            (rows,), for much less than `contributions` costs; with None what each feature gave, shape (rows, features).
+    """
+
+    score: NDArray[np.float64]
+    given: Callable[[NDArray[np.int64], int | None], NDArray[np.float64]]
+
+
 class Forest:
     """Boosted trees over float32 features, equal to LightGBM's raw score; threads may ask at the same time."""
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = {name: _readable(array) for name, array in arrays.items()}
+        self._arrays = {name: readable(array) for name, array in arrays.items()}
         self._scoring = tuple(self._arrays[name] for name in _SCORING)
         self._explaining = tuple(self._arrays[name] for name in _EXPLAINING)
         self.features = int(arrays["feature_count"][0])
@@ -29,6 +43,7 @@ class Forest:
         leaf = np.asarray(arrays["leaf_value"])
         self.span = float((leaf.max(axis=1) - leaf.min(axis=1)).sum())
         """No two scores are further apart."""
+        self._worth: tuple[int, NDArray[np.float64]] | None = None
 
     @classmethod
     def from_lightgbm_text(cls, text: str) -> Self:
@@ -111,13 +126,14 @@ class Forest:
         Raises:
             BadInput: The number of features is not that of the training.
         """
-        found: NDArray[np.float64] = _kernel().predict(self._checked(rows), *self._scoring)
+        found: NDArray[np.float64] = _kernel().predict(self._checked(rows), *self._scoring, False)[0]
         return found
 
-    def score(self, rows: NDArray[np.float32], block: int) -> NDArray[np.float64]:
+    def score(self, rows: NDArray[np.float32], block: int) -> Scored:
         """The scores of a question's candidates: those of `predict`, whatever is ranked by itself."""
         del block
-        return self.predict(rows)
+        score, leaves = _kernel().predict(self._checked(rows), *self._scoring, True)
+        return Scored(score, partial(self._given, rows, leaves))
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature gave to each score: path contributions (Saabas, 2014).
@@ -134,10 +150,38 @@ class Forest:
         found: NDArray[np.float64] = _kernel().contributions(self._checked(rows), *self._explaining)
         return found
 
+    def _given(
+        self, rows: NDArray[np.float32], leaves: NDArray[np.uint8], at: NDArray[np.int64], first: int | None
+    ) -> NDArray[np.float64]:
+        """See `Scored.given`; `leaves` is where each row ends in each tree."""
+        if first is None:
+            return Forest.contributions(self, rows[at])
+        if self._worth is None or self._worth[0] != first:
+            self._worth = (first, self._worth_of(first))
+        worth = self._worth[1]
+        gave: NDArray[np.float64] = _kernel().sums(leaves, at, worth)
+        return gave
+
+    def _worth_of(self, first: int) -> NDArray[np.float64]:
+        """Shape (trees, leaves): what the splits by the first features gave on the one path to each leaf."""
+        root, feature, _, left, right, node_value, leaf_value = self._explaining
+        worth = np.zeros(leaf_value.shape)
+        tree = np.flatnonzero(root >= 0)
+        node, so_far = root[tree], np.zeros(len(tree))
+        while len(node):  # all paths of all trees go one step down
+            step = np.concatenate([left[node], right[node]])
+            tree, node, so_far = np.tile(tree, 2), np.tile(node, 2), np.tile(so_far, 2)
+            leaf = step < 0
+            after = np.where(leaf, leaf_value[tree, np.where(leaf, -1 - step, 0)], node_value[np.where(leaf, 0, step)])
+            so_far += np.where(feature[node] < first, after - node_value[node], 0.0)
+            worth[tree[leaf], -1 - step[leaf]] = so_far[leaf]
+            tree, node, so_far = tree[~leaf], step[~leaf], so_far[~leaf]
+        return worth
+
     def _checked(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise BadInput(f"rows must have the shape (rows, {self.features}), got {rows.shape}.")
-        return _readable(rows, np.float32)
+        return readable(rows, np.float32)
 
 
 class _Tree:
@@ -240,7 +284,7 @@ def _rounded_down(cut: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(near > cut, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float32)
 
 
-def _readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
+def readable(array: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
     """A plain read-only view, so that memory-mapped arrays and those in memory share one compiled kernel."""
     view = np.ascontiguousarray(np.asarray(array, dtype=dtype)).view()
     view.flags.writeable = False

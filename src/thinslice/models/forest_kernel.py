@@ -41,7 +41,7 @@ first_bit: Any = intrinsic(_first_bit)
 
 
 @njit(nogil=True, cache=True)
-def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: ignore[no-untyped-def]
+def predict(rows, tree_ptr, feature, threshold, mask, leaf_value, keep):  # type: ignore[no-untyped-def]
     """Sum over the trees of the value of the leaf where each row ends.
 
     Args:
@@ -51,9 +51,11 @@ def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: igno
         threshold: Shape (nodes,), float32: larger values go right.
         mask: Shape (nodes,), uint32 or uint64: zero for the leaves that a row going right can no longer reach.
         leaf_value: Shape (trees, leaves), float64, leaves from left to right.
+        keep: Whether somebody wants to know where each row ends.
 
     Returns:
-        Shape (rows,), float64, added in the order of the trees.
+        Shape (rows,), float64, added in the order of the trees; and, for who wants it, the leaf where each row ends in
+        each tree, shape (trees, at least rows), uint8.
     """
     count, features = rows.shape
     width = min(WIDEST, max(1, (count + BLOCK - 1) // BLOCK) * BLOCK)
@@ -64,6 +66,7 @@ def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: igno
     alive = np.empty(width, mask.dtype)
     leaf = np.empty(width, mask.dtype)
     total = np.empty(width, np.float64)
+    leaves = np.empty((tree_ptr.size - 1, (count + width - 1) // width * width if keep else 0), np.uint8)
     every = ~mask.dtype.type(0)
     for begin in range(0, count, width):
         size = min(width, count - begin)
@@ -100,8 +103,22 @@ def predict(rows, tree_ptr, feature, threshold, mask, leaf_value):  # type: igno
                 leaf[r] = first_bit(alive[r] & common)
             for r in range(width):
                 total[r] += leaf_value[tree, leaf[r]]
+            if keep:
+                ends = leaves[tree, begin : begin + width]
+                for r in range(width):
+                    ends[r] = leaf[r]
         for r in range(size):
             found[begin + r] = total[r]
+    return found, leaves
+
+
+@njit(nogil=True, cache=True)
+def sums(leaves, at, worth):  # type: ignore[no-untyped-def]
+    """Sum over the trees of what each leaf is worth, of the leaves where the rows `at` (int64) end; see `predict`."""
+    found = np.zeros(at.size, np.float64)
+    for tree in range(worth.shape[0]):
+        for n in range(at.size):
+            found[n] += worth[tree, leaves[tree, at[n]]]
     return found
 
 

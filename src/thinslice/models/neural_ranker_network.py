@@ -3,12 +3,14 @@
 `neural_ranker_fit` learns it.
 """
 
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
+from thinslice.models.forest import Scored, readable
 from thinslice.records import Arrays
 
 FARTHEST = 5.0
@@ -30,6 +32,9 @@ class Network:
             self._arrays[name] for name in LAYERS
         )
         self.features = len(self._per_unit)
+        usual = self._layers(np.zeros((1, 2 * self.features), np.float32))
+        explaining = (self._hidden, self._narrow.T, self._out, usual[0][0], usual[1][0])
+        self._explaining = tuple(readable(array) for array in explaining)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
@@ -65,10 +70,24 @@ class Network:
             scores[first : first + PIECE] = self._layers(inputs[first : first + PIECE])[2] @ self._out
         return scores
 
-    def score(self, rows: NDArray[np.float32], block: int) -> NDArray[np.float64]:
+    def score(self, rows: NDArray[np.float32], block: int) -> Scored:
         """The scores of a question's candidates: those of `predict`, whatever is ranked by itself."""
         del block
-        return self.predict(rows)
+        inputs = self.inputs(rows)
+        pieces = [self._layers(inputs[first : first + PIECE]) for first in range(0, max(len(rows), 1), PIECE)]
+        score = np.concatenate([last @ self._out for _, _, last in pieces], dtype=np.float64)
+        return Scored(score, partial(self._given, inputs, pieces))
+
+    def _given(
+        self, inputs: NDArray[np.float32], pieces: list[tuple[NDArray[np.float32], ...]], at: NDArray[np.int64],
+        first: int | None,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """See `Scored.given`; the pieces are what `_layers` said of the inputs."""
+        before, narrow, _ = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
+        gave: NDArray[np.float64] = _kernel().contributions(
+            inputs, before, narrow, at, self.features if first is None else first, *self._explaining
+        )
+        return gave if first is None else gave.sum(axis=1)
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature gave to each score, against the average candidate of the training.
@@ -82,14 +101,7 @@ class Network:
         Returns:
             Shape (rows, features); a row's sum plus the score of the average candidate is its score.
         """
-        inputs = self.inputs(rows)
-        before, narrow, _ = self._layers(inputs)
-        usual_before, usual_narrow, _ = self._layers(np.zeros((1, inputs.shape[1]), np.float32))
-        back = chord(narrow, usual_narrow) * self._out.astype(np.float64)
-        back = (back @ self._narrow.T.astype(np.float64)) * chord(before, usual_before)
-        given = inputs * (back @ self._hidden.T.astype(np.float64))
-        whole: NDArray[np.float64] = given[:, : self.features] + given[:, self.features :]
-        return whole
+        return self.score(rows, 0).given(np.arange(len(rows)), None)
 
     def inputs(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the first layer sees: features and their logarithms in standard deviations, shape (rows, 2 features)."""
@@ -119,10 +131,8 @@ def widened(rows: NDArray[np.float32], per_unit: NDArray[np.float32]) -> NDArray
     return np.concatenate([rows, logs], axis=1, dtype=np.float32)
 
 
-def chord(before: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The slope of a rectifier between two inputs: (max(a, 0) - max(b, 0)) / (a - b); where a = b, its slope there."""
-    one, other = before.astype(np.float64), usual.astype(np.float64)
-    away = one - other
-    same = away == 0
-    rise = np.maximum(one, 0) - np.maximum(other, 0)
-    return np.where(same, (one > 0).astype(np.float64), rise / np.where(same, 1.0, away))
+def _kernel() -> Any:
+    """The compiled loop, imported late."""
+    from thinslice.models import neural_ranker_kernel
+
+    return neural_ranker_kernel

@@ -8,6 +8,7 @@ never touched by it.
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from thinslice.models import people
 from thinslice.models.candidates import Candidates, Found, Lessons, Questions, questions_of
+from thinslice.models.forest import Scored
 from thinslice.models.lambdamart import CUT, figures, ranked
 from thinslice.models.people import ALIKE, OWN, Memory, People
-from thinslice.models.ranking_features import EVIDENCE, FEATURES
+from thinslice.models.ranking_features import FEATURES
 from thinslice.models.tuning import SecondStage, Tuned, ease_of, first_questions, head
 from thinslice.records import Arrays, Interactions, Item, User
 
@@ -41,6 +43,9 @@ NAMES = (*FEATURES, *people.FEATURES)
 
 TIE = 1e-6
 """The blended score counts so much beside the trees: it decides between candidates that they find equal."""
+
+LEAST = 1e-4
+"""What gave a score less than this speaks neither for nor against an item: it may be what was rounded off."""
 
 KEEP = (0.05, 0.3)
 """The share of wrong candidates that is learned from lies between these."""
@@ -102,15 +107,11 @@ class KnownPeople:
             return found
         memory = self.people.memory(person)
         asker = None if memory is None else asker_of(self._first, self.people, memory.without(session), self._room())
-        self._scratch.asker, self._scratch.look = (asked, asker), None
+        self._scratch.asker = (asked, asker)
         return asker
 
     def look(self, asker: Asker, session: NDArray[np.int32], first: int, stop: int) -> Found:
         """As `Candidates.look`, with the features of `people`; what the history proposes is in the first block."""
-        kept = self._scratch.__dict__.get("look")
-        if kept is not None and kept[0] is asker and kept[1:3] == (first, stop) and np.array_equal(kept[3], session):
-            again: Found = kept[4]
-            return again
         more = joined(asker.proposed, self._popular, (session >= 0).any()) if first == 0 else _NONE
         found = self._first.look(session, first, stop, more)
         codes, rows, blended = found.codes, found.rows, found.blended
@@ -118,26 +119,24 @@ class KnownPeople:
             other = ~np.isin(codes, asker.proposed)
             codes, rows, blended = codes[other], rows[other], blended[other]
         own = self.people.describe(asker.memory, codes, self._first.likeness(asker.direction, codes))
-        seen = Found(codes, np.concatenate([rows, own], axis=1), blended, found.candidates)
-        if first == 0:
-            self._scratch.look = (asker, first, stop, session, seen)
-        return seen
+        return Found(codes, np.concatenate([rows, own], axis=1), blended, found.candidates)
 
     def causes(
-        self, asker: Asker, session: NDArray[np.int32], codes: NDArray[np.int32], rows: NDArray[np.float32]
-    ) -> NDArray[np.int64]:
-        """The item, of session or history, that gave most of each score, -1 where none gave anything.
+        self, asker: Asker, session: NDArray[np.int32], codes: NDArray[np.int32], rows: NDArray[np.float32],
+        gave: NDArray[np.float64],
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """The item, of session or history, that gave most of each score, -1 where none gave `LEAST`.
 
         Args:
             asker: Who asks.
             session: Item codes, oldest first.
             codes: Of items that `look` found.
             rows: Their features.
+            gave: Shape (codes,): what the evidence of the session gave to each score.
         """
-        gave = self.contributions(rows)
         clicked, parts = self._first.parts(session, codes)
-        evidence = gave[:, : len(EVIDENCE)].sum(axis=1) / np.maximum(parts.sum(axis=1), 1e-30)
-        near, _, own, _ = self.people.parts(asker.memory, codes, gave[:, len(FEATURES) :])
+        evidence = gave / np.maximum(parts.sum(axis=1), 1e-30)
+        near, _, own, _ = self.people.parts(asker.memory, codes, self.added.contributions(rows)[:, len(FEATURES) :])
         every, place = np.unique(np.concatenate([clicked, asker.memory.lead, codes]), return_inverse=True)
         if not len(every):
             return np.full(len(codes), -1)
@@ -147,21 +146,16 @@ class KnownPeople:
         total[place[ends[0] : ends[1]]] += near.T
         total[place[ends[1] :], np.arange(len(codes))] += own
         best = total.argmax(axis=0)
-        return np.where(total[best, np.arange(len(codes))] > 0, every[best], -1)
+        return np.where(total[best, np.arange(len(codes))] > LEAST, every[best], -1)
 
-    def scores(self, found: Found, first: int, block: int) -> NDArray[np.float64]:
-        """The score of each candidate that `look` found; each block of candidates stands before the next."""
-        if not len(found.codes):
-            return found.blended.astype(np.float64)
-        later = 0 if first == 0 else (first + np.arange(len(found.codes))) // block
-        score = total(self._second, self.added, found.rows) + TIE * found.blended
-        return score - (1.0 + self._second.span + self.added.span) * later
-
-    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """What each of `NAMES` gave to each score, shape (rows, features)."""
-        gave = self.added.contributions(rows)
-        gave[:, : len(FEATURES)] += self._second.contributions(np.ascontiguousarray(rows[:, : len(FEATURES)]))
-        return gave
+    def score(self, found: Found, first: int, block: int) -> Scored:
+        """The scores of candidates that `look` found; each block of candidates stands before the next."""
+        second = self._second.score(np.ascontiguousarray(found.rows[:, : len(FEATURES)]), 0)
+        added = self.added.score(found.rows, 0)
+        score = second.score + added.score + TIE * found.blended
+        if first > 0:
+            score -= (1.0 + self._second.span + self.added.span) * ((first + np.arange(len(score))) // block)
+        return Scored(score, partial(_given, second, added))
 
     def _room(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """This thread's scratch: 12 bytes an item."""
@@ -169,6 +163,15 @@ class KnownPeople:
         if room is None:
             room = self._scratch.room = room_for(self._first)
         return room
+
+
+def _given(second: Scored, added: Scored, at: NDArray[np.int64], first: int | None) -> NDArray[np.float64]:
+    """See `Scored.given`: of all `NAMES`."""
+    gave = added.given(at, first)
+    if first is None:
+        gave[:, : len(FEATURES)] += second.given(at, None)
+        return gave
+    return gave + second.given(at, first)
 
 
 def total(second: SecondStage, added: SecondStage, rows: NDArray[np.float32]) -> NDArray[np.float64]:

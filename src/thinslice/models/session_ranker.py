@@ -8,7 +8,7 @@ being asked about after learning from the older ones (`tuning`).
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from thinslice.errors import BadInput
 from thinslice.models.array_model import PersonalModel
 from thinslice.models.candidates import DEFAULTS, Candidates, Found
+from thinslice.models.forest import Scored
 from thinslice.models.interactions import from_columns
 from thinslice.models.lambdamart import Trees, stump
 from thinslice.models.people import People
-from thinslice.models.people_ranking import Asker, KnownPeople, learn_known, share_of_known, warm_people
+from thinslice.models.people_ranking import LEAST, TIE, Asker, KnownPeople, learn_known, share_of_known, warm_people
 from thinslice.models.ranking_features import EVIDENCE, FEATURES, GROUPS, TERMS
 from thinslice.models.trees_and_network import ForestWithNetwork, TreesAndNetwork
 from thinslice.models.tuning import SecondStage, Tuned, tune
@@ -34,8 +35,13 @@ MOST_LEAVES = 32
 KNOWN = "known_"
 """The arrays of what is known of people begin so; a log in which nobody is known has none."""
 
-TIE = 1e-6
-"""The blended score counts so much in the second stage: it decides between candidates that the trees find equal."""
+
+class Ranked(NamedTuple):
+    """Candidates of a question, and how they were scored; None: by what stage 1 says."""
+
+    found: Found
+    score: NDArray[np.float64]
+    scored: Scored | None
 
 
 class SessionRanker(PersonalModel):
@@ -60,6 +66,7 @@ class SessionRanker(PersonalModel):
         self._span = 0.0 if self._second is None else 1.0 + self._second.span
         known = {name.removeprefix(KNOWN): array for name, array in arrays.items() if name.startswith(KNOWN)}
         self._known = KnownPeople.from_arrays(self._first, self._second, known) if known and self._second else None
+        self._scratch = threading.local()
 
     @classmethod
     def fit(
@@ -205,9 +212,8 @@ class SessionRanker(PersonalModel):
         first, stop, missing = 0, self._block, max(0, k)
         asker = None if self._known is None else self._known.asker(user_id, session)
         while missing > 0:
-            found = self._look(asker, session, first, stop)
-            score = self._scores(found, first, asker)
-            at = np.lexsort((found.codes, -score))
+            found, score, _ = self._ranked(asker, session, first, stop)
+            at = (-score).argsort(kind="stable")  # of equals that which stage 1 put first
             if allowed is not None:
                 at = at[np.asarray(allowed[found.codes[at]], dtype=np.bool_)]
             at = at[:missing]
@@ -223,21 +229,36 @@ class SessionRanker(PersonalModel):
             return np.empty(0, np.int32), np.empty(0, np.float64)
         return np.concatenate(codes), np.concatenate(scores)
 
-    def _look(self, asker: Asker | None, session: NDArray[np.int32], first: int, stop: int) -> Found:
-        if asker is None or self._known is None:
-            return self._first.look(session, first, stop)
-        return self._known.look(asker, session, first, stop)
+    def _ranked(self, asker: Asker | None, session: NDArray[np.int32], first: int, stop: int) -> Ranked:
+        """Candidates number `first` and on, with their scores: those of stage 2 less what a later block gives away.
 
-    def _scores(self, found: Found, first: int, asker: Asker | None) -> NDArray[np.float64]:
-        """The scores of candidates number `first` and on: that of the trees less what a later block gives away."""
+        Whoever was shown something is asked for again at once, for the reasons: this thread's last question is kept, as
+        far as a slate mostly goes.
+        """
+        asked = np.asarray(session, np.int32).tobytes()
+        kept: tuple[Asker | None, bytes, dict[int, Ranked]] | None = getattr(self._scratch, "last", None)
+        if kept is None or kept[0] is not asker or kept[1] != asked:
+            kept = self._scratch.last = (asker, asked, {})
+        ranked = kept[2].get(first)
+        if ranked is None:
+            ranked = self._rank(asker, session, first, stop)
+            if first <= self._block:
+                kept[2][first] = ranked
+        return ranked
+
+    def _rank(self, asker: Asker | None, session: NDArray[np.int32], first: int, stop: int) -> Ranked:
         if asker is not None and self._known is not None:
-            return self._known.scores(found, first, self._block)
-        if self._second is None or not len(found.codes):
-            return found.blended.astype(np.float64)
-        score: NDArray[np.float64] = self._second.score(found.rows, self._block) + TIE * found.blended
+            found = self._known.look(asker, session, first, stop)
+            scored = self._known.score(found, first, self._block)
+            return Ranked(found, scored.score, scored)
+        found = self._first.look(session, first, stop)
+        if self._second is None:
+            return Ranked(found, found.blended.astype(np.float64), None)
+        scored = self._second.score(found.rows, self._block)
+        score = scored.score + TIE * found.blended
         if first + len(found.codes) > self._block:
             score -= self._span * ((first + np.arange(len(found.codes))) // self._block)
-        return score
+        return Ranked(found, score, scored)
 
     def explain_all(
         self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
@@ -251,15 +272,12 @@ class SessionRanker(PersonalModel):
         """
         names = self._vocabulary
         asked = self._vocabulary.codes(session)
-        wanted = np.unique(self._vocabulary.codes([item_id for item_id in item_ids if item_id in names.code]))
         reasons: dict[str, Reason] = {}
         asker = None if self._known is None else self._known.asker(user_id, asked)
-        second = self._second if asker is None or self._known is None else self._known
-        for found, first in self._blocks_with(asked, wanted, asker):
-            at = np.flatnonzero(np.isin(found.codes, wanted))
-            score = self._scores(found, first, asker)[at]
+        for (found, scores, scored), at in self._blocks_with(asked, item_ids, asker):
+            score = scores[at]
             known, parts = self._first.parts(asked, found.codes[at])
-            gave = None if second is None else second.contributions(found.rows[at])
+            gave = None if scored is None else scored.given(at, None)
             before = None
             if asker is not None and self._known is not None and gave is not None:
                 before = self._known.people.terms(asker.memory, found.codes[at], gave[:, len(FEATURES) :])
@@ -287,9 +305,9 @@ class SessionRanker(PersonalModel):
     def causes(
         self, session: Sequence[str], item_ids: Sequence[str], *, user_id: str | None = None
     ) -> list[str | None]:
-        """The session item that most of each blended score came from: the strongest evidence.
+        """The session item that gave most of each score, where what is known of the session's items raised it.
 
-        For somebody who is known it is the item, of the session or of the history, that gave most of the score.
+        For somebody who is known it may be an item of the history as well.
 
         Args:
             session: Item ids, oldest first.
@@ -297,45 +315,53 @@ class SessionRanker(PersonalModel):
             user_id: Who asks.
 
         Returns:
-            One item an item, None where no item speaks for it.
+            One item an item, None where no item speaks for it: no cause has a negative term in `explain`.
         """
-        find = self._vocabulary.code.get
-        asked = self._vocabulary.codes(session)
+        names = self._vocabulary
+        asked = names.codes(session)
         asker = None if self._known is None else self._known.asker(user_id, asked)
-        if asker is not None and self._known is not None:
-            wanted = np.array(sorted({code for item_id in item_ids if (code := find(item_id)) is not None}), np.int32)
-            among = np.zeros(len(self._vocabulary), np.bool_)
-            among[wanted] = True
-            cause: dict[int, str] = {}
-            for found, _ in self._blocks_with(asked, wanted, asker):
-                at = np.flatnonzero(among[found.codes])
-                items = self._known.causes(asker, asked, found.codes[at], found.rows[at])
-                told = zip(found.codes[at].tolist(), items.tolist(), strict=True)
-                cause |= {code: self._vocabulary[item] for code, item in told if item >= 0}
-            return [cause.get(find(item_id, -1)) for item_id in item_ids]
-        codes = list(dict.fromkeys(code for item_id in item_ids if (code := find(item_id)) is not None))
-        known, parts = self._first.parts(asked, np.array(codes, dtype=np.int32))
-        if not len(known) or not codes:
-            return [None] * len(item_ids)
-        names = [self._vocabulary[code] for code in known.tolist()]
-        strongest = zip(codes, parts.argmax(axis=1).tolist(), parts.max(axis=1).tolist(), strict=True)
-        by_code = {code: names[at] if part > 0 else None for code, at, part in strongest}
-        return [by_code.get(find(item_id, -1)) for item_id in item_ids]
+        cause: dict[str, str] = {}
+        for ranked, at in self._blocks_with(asked, item_ids, asker):
+            told = zip(ranked.found.codes[at].tolist(), self._causes(asker, asked, ranked, at).tolist(), strict=True)
+            cause |= {names[code]: names[item] for code, item in told if item >= 0}
+        return [cause.get(item_id) for item_id in item_ids]
+
+    def _causes(
+        self, asker: Asker | None, session: NDArray[np.int32], ranked: Ranked, at: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The item that gave most of each score, -1 where none did, or the evidence of all lowered the score."""
+        codes, gave = ranked.found.codes[at], None
+        if ranked.scored is not None:
+            gave = ranked.scored.given(at, len(EVIDENCE))
+        if asker is not None and self._known is not None and gave is not None:
+            return self._known.causes(asker, session, codes, ranked.found.rows[at], gave)
+        clicked = np.array(sorted({*session.tolist()} - {-1}))
+        if not len(clicked):
+            return np.full(len(codes), -1)
+        items = clicked[np.zeros(len(codes), np.int64)]
+        if len(clicked) > 1:
+            clicked, parts = self._first.parts(session, codes)
+            items = clicked[parts.argmax(axis=1)]
+        spoke = ranked.found.blended[at] > 0
+        return np.where(spoke if gave is None else spoke & (gave > LEAST), items, -1)
 
     def bought(self, user_id: str | None, among: Iterable[str] | None = None) -> frozenset[str]:
         """What a known person bought, of some items or of all, as far as it is remembered."""
         return frozenset() if self._known is None else self._known.people.bought(user_id, self._vocabulary, among)
 
     def _blocks_with(
-        self, session: NDArray[np.int32], wanted: NDArray[np.int32], asker: Asker | None
-    ) -> Iterator[tuple[Found, int]]:
-        """Candidates of a session in blocks, with the rank of the first of each, until all wanted items came."""
+        self, session: NDArray[np.int32], item_ids: Sequence[str], asker: Asker | None
+    ) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
+        """Candidates of a session in blocks, and which of each are among some items, until all of them came."""
+        find = self._vocabulary.code.get
+        wanted = {find(item_id, -1) for item_id in item_ids} - {-1}
         first, stop, missing = 0, self._block, len(wanted)
         while missing > 0:
-            found = self._look(asker, session, first, stop)
-            yield found, first
-            missing -= len(set(wanted.tolist()) & set(found.codes.tolist()))
-            if stop >= found.candidates:
+            ranked = self._ranked(asker, session, first, stop)
+            at = [place for place, code in enumerate(ranked.found.codes.tolist()) if code in wanted]
+            yield ranked, np.array(at, np.int64)
+            missing -= len(at)
+            if stop >= ranked.found.candidates:
                 return
             first, stop = stop, stop + BLOCKS * self._block
 

@@ -3,13 +3,14 @@
 Where the network does not help on the newest questions of a shop, the trees rank alone.
 """
 
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.models.candidates import Lessons
-from thinslice.models.forest import Forest
+from thinslice.models.forest import Forest, Scored
 from thinslice.models.lambdamart import Trees, visible
 from thinslice.models.neural_ranker_network import Network
 from thinslice.records import Arrays
@@ -53,22 +54,25 @@ class ForestWithNetwork(Forest):
             score += self.network.predict(rows)
         return score
 
-    def score(self, rows: NDArray[np.float32], block: int) -> NDArray[np.float64]:
-        """The scores of a question's candidates, of which each `block` is ranked by itself.
+    def score(self, rows: NDArray[np.float32], block: int) -> Scored:
+        """The scores of a question's candidates, of which each `block` is ranked by itself; 0: those of `predict`.
 
         The network is asked about the `NEAR` that the trees put first. The others get the least that it said, which
         leaves them behind those, in the order of the trees.
         """
-        score = super().predict(rows)
-        if self.network is not None:
-            for first in range(0, len(rows), block):
-                own = score[first : first + block]
-                near = (-own).argsort(kind="stable")[:NEAR]
-                said = self.network.predict(rows[first + near])
-                best = own[near] + said
-                own += said.min()
-                own[near] = best
-        return score
+        trees = super().score(rows, block)
+        if self.network is None:
+            return trees
+        asked = []
+        for first in range(0, len(rows), block or max(len(rows), 1)):
+            own = trees.score[first : first + (block or len(rows))]
+            near = (-own).argsort(kind="stable")[:NEAR] if block else np.arange(len(rows))
+            said = self.network.score(rows[first + near], block)
+            best = own[near] + said.score
+            own += said.score.min()
+            own[near] = best
+            asked.append((first + near, said))
+        return Scored(trees.score, partial(_given, trees, asked))
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature gave to each score, by trees and network; the rest of a score is the same for all."""
@@ -76,6 +80,23 @@ class ForestWithNetwork(Forest):
         if self.network is not None:
             gave += self.network.contributions(rows)
         return gave
+
+
+def _given(
+    trees: Scored, asked: list[tuple[NDArray[np.int64], Scored]], at: NDArray[np.int64], first: int | None
+) -> NDArray[np.float64]:
+    """See `Scored.given`; `asked`: of which rows the network was asked, and what it said; others got nothing of it."""
+    gave = trees.given(at, first)
+    for rows, said in asked:
+        place = np.empty(len(trees.score), np.int64)
+        place.fill(-1)
+        place[rows] = np.arange(len(rows))
+        own = place[at]
+        inside = own >= 0
+        if inside.all():
+            return gave + said.given(own, first)
+        gave[inside] += said.given(own[inside], first)
+    return gave
 
 
 class TreesAndNetwork(NamedTuple):

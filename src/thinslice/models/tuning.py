@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, Lessons, Questions, questions_of
+from thinslice.models.forest import Scored
 from thinslice.models.lambdamart import figures, ranked
 from thinslice.records import Arrays, Interactions
 
@@ -58,7 +59,7 @@ class SecondStage(Protocol):
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """The score of each row of features."""
 
-    def score(self, rows: NDArray[np.float32], block: int) -> NDArray[np.float64]:
+    def score(self, rows: NDArray[np.float32], block: int) -> Scored:
         """The scores of one question's candidates, of which each `block` is ranked by itself."""
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -25,8 +25,9 @@ def check_model(
 
     The same data and rng give the same arrays; arrays survive disk and memory mapping; unknown items are passed over;
     `allowed` is obeyed and changes no score; lists fall, name no item twice, and shorter ones start longer ones;
-    many threads get what one gets; a score is the sum of its terms; an empty log is no error; and in the checkerboard
-    world, where each session stays on one color, the one item of that color that is left is recommended first.
+    many threads get what one gets; a score is the sum of its terms, and a cause that `causes` names is a term that
+    raised it; an empty log is no error; and in the checkerboard world, where each session stays on one color, the one
+    item of that color that is left is recommended first.
 
     Args:
         kind: The class, with `fit` and `from_arrays`.
@@ -206,7 +207,8 @@ def _answers_many_at_once(model: Model, sessions: list[list[str]]) -> None:
 def _explains(model: Model, sessions: list[list[str]]) -> None:
     for session in sessions:
         found = model.recommend(session, 10)
-        for item_id, score in zip(found.item_ids, found.scores, strict=True):
+        causes = model.causes(session, found.item_ids) if hasattr(model, "causes") else [None] * len(found.item_ids)
+        for item_id, score, cause in zip(found.item_ids, found.scores, causes, strict=True):
             reason = model.explain(session, item_id)
             _require(reason.item_id == item_id, f"asked why {item_id}, it explains {reason.item_id}")
             close = abs(reason.score - score) <= 1e-6 * max(abs(score), 1e-9)
@@ -214,3 +216,5 @@ def _explains(model: Model, sessions: list[list[str]]) -> None:
             total = sum(reason.terms.values())
             adds = abs(total - score) <= 1e-6 * max(abs(score), 1e-9)
             _require(adds, f"{item_id} after {session}: the terms {reason.terms} sum to {total}, the score is {score}")
+            raised = cause is None or reason.terms.get(cause, 0.0) > 0
+            _require(raised, f"{item_id} after {session}: causes names {cause}, in the terms {reason.terms}")
