@@ -62,7 +62,11 @@ def test_import_says_what_a_file_lacks_that_is_no_error(run, tmp_path):
     path = tmp_path / "nobody.csv"
     path.write_text("sesion,product,ts\ns1,x1,1775000000\n", encoding="utf-8")
     assert "no column says whose events these are" in run("import", "events", str(path))
-    assert "no column says whose" not in run("import", "events", str(path), "--map", "sesion=session_id")
+    run("import", "events", str(path), "--map", "sesion=session_id", code=2)
+    told = run("import", "events", str(path), "--replace", "--map", "sesion=session_id")
+    assert "no column says whose" not in told
+    assert "1 rows of the reading before were taken back first" in told
+    run("import", "events", str(path), "--replace", "--add", code=2)
     path.write_text("item_id,title\n", encoding="utf-8")
     told = run("import", "items", str(path))
     assert "the file holds no rows, so nothing changed" in told

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from thinslice.collect.columns import guess, is_order_index, read_money
 from thinslice.errors import BadInput, BadRecord
+from thinslice.jobs.imports import readings
 from thinslice.jobs.load import load, replay
 from thinslice.records import Edge, Event, Item, Order, Quarantined, User
 from thinslice.settings import Workspace
@@ -74,6 +75,78 @@ def test_the_same_file_twice_changes_nothing(workspace):
     again = load_events(workspace, path)
     assert (again.kept, again.known, again.quarantined) == (0, 4, 1)
     assert Lake(workspace.lake).versions() == versions
+
+
+def test_the_same_file_with_another_map_is_refused_and_nothing_is_counted_twice(workspace):
+    path = file(workspace, "log.csv", CSV)
+    load_events(workspace, path)
+    with pytest.raises(
+        BadInput, match=r"log\.csv are in the lake already.*2026-05-01, session_id → session_id.*twice"
+    ) as no:
+        load_events(workspace, path, told={"session_id": "visitor_id"})
+    assert "--replace" in no.value.hint
+    assert "--add" in no.value.hint
+    longer = file(workspace, "longer.csv", CSV + "".join(f"s4,9,{1775000000 + n},view\n" for n in range(3000)))
+    with pytest.raises(BadInput, match="would count twice"):
+        load_events(workspace, longer, told={"session_id": "visitor_id"})
+    assert len(rows(workspace, "events")) == 4
+
+
+def test_replace_takes_back_what_the_file_brought_and_nothing_else(workspace):
+    other = file(workspace, "other.csv", "session_id,ItemId,ts\nx,1,1775000000\n")
+    load(workspace, "events", other, "shop", now=NOW - timedelta(days=1))
+    path = file(workspace, "log.csv", CSV)
+    load_events(workspace, path)
+    load(workspace, "events", file(workspace, "log.csv", CSV + "s9,9,1775000000,view\n"), "shop",
+         now=NOW + timedelta(hours=1))  # fmt: skip
+    told = {"session_id": "visitor_id"}
+    again = load(workspace, "events", path, "shop", now=NOW + timedelta(hours=2), told=told, read_before="replace")
+    assert (again.taken_back, again.kept, again.known) == (5, 5, 0)
+    assert sorted((e.session_id or "", e.visitor_id or "") for e in rows(workspace, "events")) == [
+        ("", "s1"), ("", "s1"), ("", "s1"), ("", "s2"), ("", "s9"), ("x", ""),
+    ]  # fmt: skip
+    later = load(workspace, "events", path, "shop", now=NOW + timedelta(hours=3), told=told)
+    assert (later.kept, later.known, later.note) == (0, 5, "")
+
+
+def test_add_keeps_both_readings_and_either_may_come_again(workspace):
+    path = file(workspace, "log.csv", "session_id,viewed,bought,ts\ns1,7,8,1775000000\n")
+    maps = [{"viewed": "item_id"}, {"bought": "item_id"}]
+    for told in maps:
+        load_events(workspace, path, told=told, read_before="add")
+    assert sorted(event.item_id for event in rows(workspace, "events")) == ["7", "8"]
+    for told in maps:
+        assert load_events(workspace, path, told=told).known == 1
+
+
+def test_a_column_that_changes_no_id_is_told_that_known_rows_stay_as_they_are(workspace):
+    load_events(workspace, file(workspace, "log.csv", "session_id,item_id,ts\ns1,7,1775000000\n"))
+    path = file(workspace, "log.csv", "session_id,item_id,ts,price\ns1,7,1775000000,9.99\n")
+    told = load_events(workspace, path)
+    assert (told.kept, told.known) == (0, 1)
+    assert "known stay as they were read before (2026-05-01, without price); --replace" in told.note
+    load_events(workspace, path, read_before="replace")
+    assert [event.price_minor for event in rows(workspace, "events")] == [999]
+
+
+def test_an_import_that_was_killed_is_remembered_by_how_it_read(workspace):
+    path = file(workspace, "log.csv", CSV)
+    load_events(workspace, path)
+    with (workspace.root / "imports" / "shop.jsonl").open("ab") as journal:
+        journal.write(b'{"kind":"events","fi')  # the power went
+    with pytest.raises(BadInput, match="would count twice"):
+        load_events(workspace, path, told={"session_id": "visitor_id"})
+    load_events(workspace, path)
+    assert len(readings(workspace, "shop", "events")) == 2
+
+
+def test_orders_under_another_id_are_refused_too(workspace):
+    path = file(workspace, "orders.csv", "order_id,number,total,ts\na,1,9.99,1775000000\n")
+    load(workspace, "orders", path, "shop", now=NOW)
+    with pytest.raises(BadInput, match="would count twice"):
+        load(workspace, "orders", path, "shop", now=NOW, told={"number": "order_id"})
+    load(workspace, "orders", path, "shop", now=NOW, told={"number": "order_id"}, read_before="replace")
+    assert [order.order_id for order in rows(workspace, "orders")] == ["1"]
 
 
 def test_the_three_formats_of_one_log_are_the_same_rows(workspace):

@@ -50,6 +50,18 @@ def rows(lake, query, **settings):
         return connection.sql(query).to_arrow_table().to_pylist()
 
 
+def test_what_one_source_brought_at_one_moment_is_taken_away_and_nothing_else(lake):
+    later = NOW + timedelta(microseconds=1)
+    lake.append("events", [event(1, source="import"), event(2), event(3, tenant="alt", source="import")])
+    lake.append("events", [event(4, at=later, source="import"), event(5, source="import")])
+    before = lake.version("events")
+    assert lake.remove("events", tenant="shop", source="import", received_at=NOW) == 2
+    assert sorted(lake.scan("events").column("event_id").to_pylist()) == ["e2", "e3", "e4"]
+    assert lake.scan("events", before).num_rows == 5
+    assert lake.add("events", [event(1, source="import"), event(4, source="import")]).kept == 1
+    assert lake.remove("orders", tenant="shop", source="import", received_at=NOW) == 0
+
+
 def test_what_was_appended_is_scanned(lake):
     events = [event(number, tenant=tenant) for number in range(3) for tenant in ("shop", "alt")]
     version = lake.append("events", events)

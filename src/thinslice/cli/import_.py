@@ -3,7 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,8 @@ _EMPTY = {"items": ": an item leaves the slates by in_stock = false or status = 
 @click.option("--tenant", default="shop", show_default=True, help="Whose rows these are.")
 @click.option("--format", "file_format", type=click.Choice(("auto", "csv", "jsonl", "parquet")), default="auto")
 @click.option("--map", "maps", multiple=True, metavar="COL=FIELD", help="Which field a column is; may be repeated.")
+@click.option("--replace", is_flag=True, help="Take back first what the file brought when it was read another way.")
+@click.option("--add", is_flag=True, help="Read it also this way, beside what it brought when it was read another way.")
 @json_option
 def command(
     kind: str,
@@ -36,26 +38,30 @@ def command(
     tenant: str,
     file_format: str,
     maps: tuple[str, ...],
+    replace: bool,
+    add: bool,
     as_json: bool,
 ) -> None:
     """Read events, items, orders, users or edges from CSV, JSON Lines or Parquet files.
 
     Every file is looked at before the first is read. Columns are guessed by their names. Bad rows are quarantined and
-    named; the same file twice changes nothing.
+    named; the same file twice changes nothing, and with another --map it is refused unless --replace or --add says how.
     """
     from thinslice.jobs.load import check_file, load
 
     read_settings(workspace).tenant(tenant)
     told = dict(_pair(each) for each in maps)
+    if replace and add:
+        raise BadInput("--replace and --add: a file is read anew or twice.", hint="Leave one of them away.")
+    how: dict[str, Any] = {
+        "file_format": file_format, "told": told, "read_before": "replace" if replace else "add" if add else "refuse",
+    }  # fmt: skip
     for path in files:
-        check_file(kind, path, file_format, told)
+        check_file(workspace, kind, path, tenant, now=datetime.now(UTC), **how)
     results: list[Loaded] = []
     for path in files:
         with _Bar(path.name) as bar:
-            results.append(
-                load(workspace, kind, path, tenant, now=datetime.now(UTC), file_format=file_format, told=told,
-                     progress=bar.show)
-            )  # fmt: skip
+            results.append(load(workspace, kind, path, tenant, now=datetime.now(UTC), progress=bar.show, **how))
         if not as_json:
             _print(results[-1], kind)
     if as_json:
@@ -108,6 +114,12 @@ def _print(result: "Loaded", kind: str) -> None:
         f"{result.quarantined:,} quarantined."
     )
     click.echo(f"  columns: {taken}" + (f"; ignored: {', '.join(result.ignored)}" if result.ignored else ""))
+    if result.taken_back:
+        click.echo(
+            f"  {result.taken_back:,} rows of the reading before were taken back first; train anew to forget them."
+        )
+    if result.note:
+        click.echo(f"  {result.note}")
     if result.not_stored_no_consent:
         click.echo(f"  {result.not_stored_no_consent:,} rows without consent were not stored.")
     if result.order_only:
@@ -117,7 +129,7 @@ def _print(result: "Loaded", kind: str) -> None:
     elif kind == "events" and not _WHO & set(result.columns.values()):
         click.echo(
             "  no column says whose events these are, so that nothing is learned from them: "
-            "--map COLUMN=session_id (or visitor_id, user_id)."
+            "--replace --map COLUMN=session_id (or visitor_id, user_id)."
         )
     for bad in result.bad[:SHOWN_LINES]:
         click.echo(f"  line {bad.line}: {bad.reason} [{bad.code}]")

@@ -22,8 +22,9 @@ from thinslice.collect.columns import (
     user_of,
 )
 from thinslice.collect.makers import EventMaker, content_key, make_edge, make_item, make_order, make_user
-from thinslice.errors import BadRecord
+from thinslice.errors import BadInput, BadRecord
 from thinslice.jobs.files import Progress, Row, open_rows
+from thinslice.jobs.imports import COUNTED, Reading, in_words, known_ids, note, readings, take_back
 from thinslice.records import Edge, Event, Item, Order, Quarantined, User
 from thinslice.serving.issued import SECRET_FILE, RecommendationIds, read_secret
 from thinslice.settings import Settings, Workspace, read_settings
@@ -33,6 +34,9 @@ from thinslice.store.schemas import TABLES, to_records
 
 BAD_LINES = 1000
 """So many bad rows of one file are named in the result; the quarantine holds them all."""
+
+SAMPLE = 1000
+"""So many rows of a file are looked up in the lake, as they were read before."""
 
 KINDS = ("events", "items", "orders", "users", "edges")
 
@@ -62,6 +66,8 @@ class Loaded(NamedTuple):
         columns: Which column was taken for which field.
         ignored: Columns that were not.
         order_only: Whether the times only tell the order.
+        taken_back: Rows of an earlier reading that were taken out of the lake first.
+        note: What else there is to know, a sentence; may be empty.
     """
 
     file: str
@@ -74,6 +80,8 @@ class Loaded(NamedTuple):
     columns: dict[str, str]
     ignored: list[str]
     order_only: bool
+    taken_back: int = 0
+    note: str = ""
 
 
 def load(
@@ -85,6 +93,7 @@ def load(
     now: datetime,
     file_format: str = "auto",
     told: Mapping[str, str] | None = None,
+    read_before: str = "refuse",
     progress: Progress | None = None,
 ) -> Loaded:
     """Reads one file into the lake; when it returns, all of it is there and survives a power loss.
@@ -97,10 +106,12 @@ def load(
         now: Aware, UTC.
         file_format: `csv`, `jsonl`, `parquet`, or `auto`: by the name, else by the first bytes.
         told: Column → field, stronger than what the names suggest.
+        read_before: What to do where its rows are there already, read in another way, so that they would count twice:
+            `refuse`, `replace` (they are taken back first) or `add`.
         progress: Told how far it is.
 
     Raises:
-        BadInput: The file cannot be read as such a file, or a needed column is missing.
+        BadInput: The file cannot be read as such a file, a needed column is missing, or its rows would count twice.
         UnknownName: There is no such tenant.
     """
     settings = read_settings(workspace)
@@ -110,25 +121,96 @@ def load(
     columns = columns or list(dict.fromkeys(key for row in first if isinstance(row.cells, dict) for key in row.cells))
     mapping = guess(kind, columns, told or {})
     loader = _Loader(workspace, settings, kind, tenant, path.name, mapping, now)
-    loader.order_only = kind in ("events", "orders") and _only_order(first, mapping)
+    loader.order_only = kind in COUNTED and _only_order(first, mapping)
+    taken_back, said = 0, ""
+    if kind in COUNTED:
+        lake = Lake(workspace.lake)
+        other = _other_reading(workspace, settings, lake, kind, tenant, path.name, first, mapping, now)
+        if other is not None and other.twice and read_before == "refuse":
+            raise other.refusal(path.name, mapping)
+        if other is not None and read_before == "replace":
+            taken_back = take_back(lake, tenant, kind, other.moments)
+        elif other is not None and not other.twice:
+            said = (
+                f"rows that are known stay as they were read before ({other.how(mapping)}); --replace reads them anew."
+            )
+        note(workspace, tenant, Reading(kind=kind, file=path.name, at=now, columns=mapping))
     loader.take(first)
     for chunk in chunks:
         loader.take(chunk)
-    return loader.finish([column for column in columns if column not in mapping])
+    loaded = loader.finish([column for column in columns if column not in mapping])
+    return loaded._replace(taken_back=taken_back, note=said)
 
 
-def check_file(kind: str, path: Path, file_format: str, told: Mapping[str, str]) -> None:
-    """Refuses a file that `load` would refuse, before anything is read into the lake.
+def check_file(
+    workspace: Workspace, kind: str, path: Path, tenant: str, *, now: datetime, file_format: str,
+    told: Mapping[str, str], read_before: str,
+) -> None:  # fmt: skip
+    """Refuses a file that `load` would refuse, before anything is read into the lake; see there.
 
     Raises:
-        BadInput: There is none, it cannot be read as such a file, or a needed column is missing.
+        BadInput: There is none, it cannot be read as such a file, a needed column is missing, or rows count twice.
     """
+    settings = read_settings(workspace)
     chunks, columns = open_rows(path, file_format, None)
     with contextlib.closing(chunks):
-        if not columns:
-            first = next(chunks, [])
-            columns = list(dict.fromkeys(key for row in first if isinstance(row.cells, dict) for key in row.cells))
-    guess(kind, columns, told)
+        first = next(chunks, []) if not columns or (kind in COUNTED and readings(workspace, tenant, kind)) else []
+    columns = columns or list(dict.fromkeys(key for row in first if isinstance(row.cells, dict) for key in row.cells))
+    mapping = guess(kind, columns, told)
+    if kind in COUNTED and first and read_before == "refuse":
+        lake = Lake(workspace.lake)
+        other = _other_reading(workspace, settings, lake, kind, tenant, path.name, first, mapping, now)
+        if other is not None and other.twice:
+            raise other.refusal(path.name, mapping)
+
+
+class _Other(NamedTuple):
+    """How rows of a file that are in the lake were read before, in another way."""
+
+    reading: Reading
+    moments: set[datetime]
+    twice: bool
+
+    def how(self, mapping: Mapping[str, str]) -> str:
+        return f"{self.reading.at:%Y-%m-%d}, {in_words(self.reading.columns, mapping)}"
+
+    def refusal(self, file: str, mapping: Mapping[str, str]) -> BadInput:
+        return BadInput(
+            f"rows of {file} are in the lake already, read in another way ({self.how(mapping)}): now they would count "
+            "twice.",
+            hint="Add --replace to take those back first, or --add if both are meant.",
+        )
+
+
+def _other_reading(
+    workspace: Workspace, settings: Settings, lake: Lake, kind: str, tenant: str, file: str, rows: Sequence[Row],
+    mapping: dict[str, str], now: datetime,
+) -> _Other | None:  # fmt: skip
+    """Whether some rows of a file are in the lake as an earlier import with another mapping read them."""
+    columns = {column for row in rows[:1000] if isinstance(row.cells, dict) for column in row.cells}
+    earlier = readings(workspace, tenant, kind)
+    sample = rows[:: max(1, len(rows) // SAMPLE)]
+
+    def loader(columns: dict[str, str]) -> "_Loader":
+        return _Loader(workspace, settings, kind, tenant, file, columns, now)
+
+    for columns_then in {json.dumps(each.columns, sort_keys=True): each.columns for each in earlier}.values():
+        if columns_then == mapping or not set(columns_then) <= columns:
+            continue
+        then = loader(columns_then).ids(sample, order_only=_only_order(rows, columns_then))
+        found = known_ids(lake, tenant, kind, [each for ids in then for each in ids])
+        if not found:
+            continue
+        new = loader(mapping).ids(sample, order_only=_only_order(rows, mapping))
+        known = known_ids(lake, tenant, kind, [each for ids in new for each in ids])
+        twice = any(
+            any(each in found for each in old) and any(each not in known for each in ids)
+            for old, ids in zip(then, new, strict=True)
+        )
+        same = [each for each in earlier if each.columns == columns_then]
+        moments = {*found.values(), *(each.at for each in same if each.file == file)}
+        return _Other(same[-1], moments, twice)
+    return None
 
 
 def replay(workspace: Workspace, rows: Sequence[Quarantined], *, now: datetime, change: Mapping[str, Any]) -> int:
@@ -216,6 +298,22 @@ class _Loader:
         self._old: dict[tuple[str, ...], Any] | None = None
         self._read = self._kept = self._known = self._quarantined = self._no_consent = 0
         self._bad: list[BadRow] = []
+
+    def ids(self, rows: Sequence[Row], *, order_only: bool) -> list[tuple[str, ...]]:
+        """The ids that each row would get, nothing where it is bad; nothing is stored."""
+        self.order_only = order_only
+        found: list[tuple[str, ...]] = []
+        for row in rows:
+            made: tuple[str, ...] = ()
+            if not isinstance(row.cells, BadRecord):
+                with contextlib.suppress(BadRecord):
+                    fields, before = self._named(row.cells), len(self._events)
+                    self._make(row.line, fields)
+                    made = tuple(each.event_id for each in self._events[before:])
+                    if self._kind == "orders":
+                        made = (str(fields["order_id"]),)
+            found.append(made)
+        return found
 
     def take(self, chunk: Sequence[Row]) -> None:
         """Checks one chunk and commits what is good."""

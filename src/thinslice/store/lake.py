@@ -187,6 +187,28 @@ class Lake:
             version = self.append(table, data, covered=covered) if data.num_rows else self.version(table)
         return Added(data.num_rows, dropped, len(marked), refused, version)
 
+    def remove(self, table: str, *, tenant: str, source: str, received_at: datetime) -> int:
+        """Takes the rows away that one source of a tenant brought at one moment; older versions still have them.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UnknownName: There is no such table.
+        """
+        _spec(table)
+        with self.alone():
+            delta = self._table(table)
+            if delta is None:
+                return 0
+            before = delta.version()
+            at = received_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            gone = delta.delete(f"tenant = '{tenant}' AND source = '{source}' AND received_at = '{at}'")
+            delta.update_incremental()
+            for version in range(before + 1, delta.version() + 1):
+                _sync_commit(self.root / table, version)
+        return int(gone["num_deleted_rows"])
+
     def covered_by(self, table: str, log_id: str, *, refresh: bool = True) -> int:
         """How far a source is in a table already; 0 when not at all.
 
