@@ -1,18 +1,22 @@
 """The JSON API: every route speaks one error shape, keys and origins hold, limits hold, what is sent is served."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
 import time
 import timeit
 import uuid
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from thinslice.records import RecommendationRequest
+from thinslice.store.compact import Compactor
+from thinslice.store.lake import Lake
 from thinslice.web.api import API, read_question
 from thinslice.web.app import count
 from thinslice.web.door import MAX_BODY_BYTES
@@ -148,6 +152,16 @@ def test_a_batch_of_bad_events_alone_is_a_400_with_every_rejection(worker):
     assert answer.status == 400
     assert error_of(answer)["field"] == "item_id"
     assert len(answer.json["rejected"]) == 1
+
+
+def test_a_body_that_a_browser_sends_again_by_itself_counts_once(worker):
+    event = {**VIEW, "event_id": "sent-again", "consent": "personalization"}
+    body = json.dumps({"sent_at": time.time() * 1000, "events": [event]}).encode()
+    for _ in range(2):
+        assert worker.ask("POST", f"/v1/events?key={worker.keys['publishable']}", body).json["accepted"] == 1
+    Compactor(worker.workspace).run_once(datetime.now(UTC))
+    with contextlib.closing(Lake(worker.workspace.lake).connect(tenant="shop")) as lake:
+        assert lake.execute("select count(*) from events where event_id = 'sent-again'").fetchall() == [(1,)]
 
 
 def test_events_may_come_as_text_with_the_key_in_the_address(worker):
