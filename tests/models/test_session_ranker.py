@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from thinslice.errors import BadInput
 from thinslice.models import candidates, feature_kernel, from_columns
+from thinslice.models.candidate_kernel import LONG
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, questions_of
 from thinslice.models.lambdamart import figures, learn, ranked
 from thinslice.models.people_ranking import LEAST
@@ -140,6 +141,25 @@ def test_an_item_clicked_twice_is_followed_once_and_counts_twice(log):
     found = stage.look(np.array(clicks, dtype=np.int32), 0, 60)
     assert found.blended == pytest.approx(expected[found.codes], rel=1e-4)
     assert (expected > 0).sum() == found.candidates
+
+
+def test_clicks_before_the_newest_forty_count_for_the_items_that_are_followed(log):
+    stage = Candidates.build(log, {**DEFAULTS, "weight_walk_flat": 0.3})
+    times, distinct = FEATURES.index("times"), FEATURES.index("distinct")
+    newest = [9, 4] * 20
+    for before, told in (([], 20), ([4] * 30, 50), ([*range(30, 60), *[4] * 30], 50), ([4] * 5000, LONG - 20)):
+        session = np.array([*before, *newest], dtype=np.int32)
+        found = stage.look(session, 0, 60)
+        assert found.rows[found.codes == 4, times] == told
+        known, parts = stage.parts(session, found.codes)
+        assert known[:2].tolist() == [4, 9]
+        assert parts.sum(axis=1) == pytest.approx(found.blended, rel=1e-4)
+    whole = np.arange(60, dtype=np.int32)
+    assert stage.look(whole, 0, 60).rows[0, distinct] == 40
+    again = np.concatenate([np.repeat(whole[20:], 3), whole])  # the forty newest items, clicked before, too
+    found = stage.look(again, 0, 60)
+    assert set(found.rows[np.isin(found.codes, whole[20:]), times].tolist()) == {4.0}
+    assert set(found.rows[np.isin(found.codes, whole[:20]), times].tolist()) <= {0.0}
 
 
 def test_company_is_told_for_each_candidate_that_shares_a_session(log):

@@ -19,6 +19,9 @@ TIMES, SINCE, BLEND = 13, 14, 15
 EVIDENCE, COLUMNS = 13, 16
 """Columns of the table of candidates: thirteen of evidence, two of the session itself, the blended score."""
 
+LONG = 400
+"""So many of a session's clicks are counted, the newest."""
+
 BLENDED = 6
 """How many sources are blended: kNN, walk and cosine by recency of the click, walk and cosine of all clicks, next."""
 
@@ -43,22 +46,27 @@ def place(code, slot, touched, table, size):  # type: ignore[no-untyped-def] # n
 def remember(session, recency, slot, touched, table, near):  # type: ignore[no-untyped-def]
     """The first rows of the table: the distinct items among the clicks that are looked at, newest first.
 
-    `near` (clicks looked at, 4) is filled beside them: what the clicks on an item count for walk, cosine and next, and
-    how many they are.
+    So many items as `recency` has steps are followed; clicks beyond its steps count for those alone, and up to `LONG`
+    clicks in all. `near` (items that are followed, 4) is filled beside them: what the clicks on an item count for walk,
+    cosine and next, and how many they are.
 
     Returns:
         Number of clicks that were looked at, of distinct items among them.
     """
     distinct = np.uint64(0)
-    clicks = 0
+    clicks = seen = 0
+    steps = np.uint64(recency.shape[1])
     for position in range(session.size - 1, -1, -1):
         code = session[position]
         if code < 0 or code >= slot.size:
             continue
-        if clicks == recency.shape[1]:
+        if seen == LONG:
             break
+        seen += 1
         row = np.uint64(slot[code])
         if row == 0:
+            if distinct >= steps:
+                continue
             row = place(np.uint32(code), slot, touched, table, distinct)
             if row == 0:
                 continue
@@ -67,8 +75,9 @@ def remember(session, recency, slot, touched, table, near):  # type: ignore[no-u
             table[row - np.uint64(1), SINCE] = clicks + 1
         row -= np.uint64(1)
         table[row, TIMES] += 1
-        for source in range(3):
-            near[row, source] += recency[source, clicks]
+        if clicks < recency.shape[1]:
+            for source in range(3):
+                near[row, source] += recency[source, clicks]
         near[row, 3] += 1
         clicks += 1
     return clicks, distinct

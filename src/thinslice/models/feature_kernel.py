@@ -11,6 +11,7 @@ from thinslice.models.candidate_kernel import (
     COSINE_FLAT,
     COSINE_LAST,
     KNN,
+    LONG,
     NEWEST,
     NEXT,
     NEXT_LAST,
@@ -294,24 +295,28 @@ def split(session, codes, graphs, recency, blend, items, total):  # type: ignore
     Returns:
         The session's distinct items, newest first; parts, shape (codes, items), float64.
     """
-    known = np.empty(recency.shape[1], np.int32)
-    near = np.zeros((recency.shape[1], 4))  # what the clicks on an item count for walk, cosine and next; how many
-    distinct = 0
-    clicks = 0
+    steps = recency.shape[1]
+    known = np.empty(steps, np.int32)
+    near = np.zeros((steps, 4))  # what the clicks on an item count for walk, cosine and next; how many
+    distinct = clicks = seen = 0
     for position in range(session.size - 1, -1, -1):
         code = session[position]
         if code < 0 or code >= items:
             continue
-        if clicks == recency.shape[1]:
+        if seen == LONG:
             break
+        seen += 1
         b = 0
         while b < distinct and known[b] != code:
             b += 1
         if b == distinct:
+            if distinct == steps:
+                continue
             known[distinct] = code
             distinct += 1
-        for source in range(3):
-            near[b, source] += recency[source, clicks]
+        if clicks < steps:
+            for source in range(3):
+                near[b, source] += recency[source, clicks]
         near[b, 3] += 1
         clicks += 1
     known = known[:distinct].copy()
