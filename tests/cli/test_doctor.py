@@ -182,7 +182,7 @@ def test_an_experiment_file_that_stops_the_training_is_named(half):
 
 
 def test_what_was_withheld_rolled_back_or_forced_is_named(half):
-    fill(half, "shop", now=NOW, sessions=600)
+    fill(half, "shop", now=NOW, sessions=900)
     train(half, "shop", now=NOW)
     assert doctor(half)[1]["promotion"]["status"] == "ok"
     half.settings_file.write_text(

@@ -127,6 +127,17 @@ def test_a_hit_rate_alone_is_not_enough():
     assert simplest({"late": answers(late), "early": answers(early)}).name == "early"
 
 
+def test_where_one_finds_more_and_another_ranks_it_higher_the_one_that_loses_least_is_chosen():
+    finds_less = answers([1] * 375 + [0] * 625)
+    finds_more = answers([1] * 320 + [2] * 95 + [0] * 585)
+    found = simplest({"plain": finds_less, "deep": finds_more}, k=20)
+    assert (found.name, found.best) == ("deep", "plain")
+    assert found.sentence.startswith(
+        "deep loses least: none is shown to be within 2% of the best in both HR@20 and MRR@20"
+    )
+    assert simplest({"plain": finds_more, "deep": finds_less}).name == "plain"
+
+
 def test_one_session_cannot_show_that_a_simpler_model_is_enough():
     one = answers([1, 1, 1, 0])._replace(session=np.zeros(4, dtype=np.int32))
     other = answers([1, 1, 1, 1])._replace(session=np.zeros(4, dtype=np.int32))

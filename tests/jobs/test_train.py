@@ -393,6 +393,35 @@ def test_auto_stands_for_the_simplest_model_that_will_do(workspace):
     assert manifest["aliases"] == {"auto": trained.default}
 
 
+def test_auto_may_stand_for_what_only_looks_at_the_last_click(workspace):
+    text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
+    workspace.settings_file.write_text(text)
+    rng = np.random.default_rng(0)
+    after = rng.permutation(60)
+    rows = []
+    for session in range(1200):
+        item = int(rng.integers(60))
+        for step in range(4):
+            rows.append(view(f"v{session}", f"i{item}", 3000 - session + (4 - step) / 10))
+            item = int(after[item])
+    Lake(workspace.lake).append("events", rows)
+    (trained,) = train(workspace, "shop", now=NOW)
+    assert trained.default == "markov"
+    assert trained.simplest.startswith("markov is")
+
+
+def test_policies_that_differ_only_in_what_they_try_have_one_model_and_learn_once(workspace):
+    fill(workspace, "shop", now=NOW, sessions=300)
+    settle(workspace, one=("session-knn", {"neighbors": 50}), two=("session-knn", {"neighbors": 50}))
+    told = []
+    (trained,) = train(workspace, "shop", now=NOW, told=told.append)
+    assert trained.offline["one"] == trained.offline["two"]
+    assert [words.split()[0] for words in told if "learns from" in words].count("one") == 1
+    assert not any(words.startswith("two ") for words in told)
+    arrays, _ = FileArtifacts(workspace.models).load("shop", trained.version)
+    assert all(np.array_equal(arrays["one"][name], arrays["two"][name]) for name in arrays["one"])
+
+
 @pytest.mark.parametrize("kind", ["sessions of length one", "one item"])
 def test_where_nothing_goes_with_anything_popular_is_enough_and_train_says_why(workspace, kind):
     text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')

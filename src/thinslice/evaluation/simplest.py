@@ -42,7 +42,8 @@ def simplest(replays: Mapping[str, Replay], *, margin: float = MARGIN, k: int | 
     """The first model that is not worse than the best by more than the margin, in hit rate and in reciprocal rank.
 
     Not worse means shown: the whole 95 % interval of the paired difference from the best model of each metric lies
-    above -margin times that best figure. Where a log is too small to show it, the best stays.
+    above -margin times that best figure. Where that is shown of none, as in a small log, or where one model finds more
+    and another ranks what it finds higher, the one stays that loses least in the metric in which it loses most.
 
     Args:
         replays: From the simplest model to the most elaborate, all of the same queries.
@@ -50,11 +51,12 @@ def simplest(replays: Mapping[str, Replay], *, margin: float = MARGIN, k: int | 
         k: The length of the lists, for the sentence.
     """
     best = {metric: best_of(replays, metric) for metric in METRICS}
-    chosen = best["mrr"]
-    for name, answers in replays.items():
-        if all(_not_worse(answers, replays[best[metric]], metric, margin) for metric in DECIDING):
-            chosen = name
-            break
+    enough = (
+        name
+        for name, answers in replays.items()
+        if all(_not_worse(answers, replays[best[metric]], metric, margin) for metric in DECIDING)
+    )
+    chosen = next(enough, None) or max(replays, key=lambda name: _least_share(replays, name, best))
     return Simplest(chosen, best["mrr"], _sentence(replays, chosen, best, margin, k))
 
 
@@ -103,17 +105,30 @@ def _not_worse(answers: Replay, best: Replay, metric: str, margin: float) -> boo
     return same or (low is not None and low > -margin * top)
 
 
+def _least_share(replays: Mapping[str, Replay], name: str, best: Mapping[str, str]) -> float:
+    """A model's figure as a share of the best one's, in the metric in which that is least."""
+    means = {
+        metric: [float(METRICS[metric](replays[each].rank).mean()) for each in (name, best[metric])]
+        for metric in DECIDING
+    }
+    return min((own / top if top > 0 else 1.0) for own, top in means.values())
+
+
 def _sentence(replays: Mapping[str, Replay], chosen: str, best: Mapping[str, str], margin: float, k: int | None) -> str:
     at = "" if k is None else f"@{k}"
-    leader = best["mrr"]
     if len(replays) == 1:
         return f"{chosen} was not compared with anything."
-    if chosen != leader:
-        loss = ", ".join(
-            f"{_loss(replays[chosen], replays[best[metric]], metric)} of {metric.upper()}{at}" for metric in DECIDING
+    loss = ", ".join(
+        f"{_loss(replays[chosen], replays[best[metric]], metric)} of {metric.upper()}{at}" for metric in DECIDING
+    )
+    if not all(_not_worse(replays[chosen], replays[best[metric]], metric, margin) for metric in DECIDING):
+        both = " and ".join(f"{metric.upper()}{at}" for metric in DECIDING)
+        return (
+            f"{chosen} loses least: none is shown to be within {margin:.0%} of the best in both {both} ({loss}, 95 %)."
         )
+    if chosen != best["mrr"]:
         enough = f"{chosen.capitalize()} is enough" if chosen in ("popular", "newest") else f"{chosen} is enough"
-        return f"{enough}: it is not worse than {leader} by more than {margin:.0%} ({loss}, 95 %)."
+        return f"{enough}: it is not worse than {best['mrr']} by more than {margin:.0%} ({loss}, 95 %)."
     simpler = next(iter(replays))
     if simpler == chosen:
         return f"{chosen} is enough: it is the simplest, and nothing is better."

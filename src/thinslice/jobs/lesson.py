@@ -5,7 +5,7 @@ where its recipe changed, beside the recipe that serves now. Who passes learns f
 out: the recipe that serves now goes on, or popularity answers.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from thinslice.jobs.recipes import (
     Recipe,
     Tuning,
     code_version,
-    pipeline,
     read_model,
     tunes_itself,
     tuning_due,
@@ -29,7 +28,7 @@ from thinslice.jobs.recipes import (
 from thinslice.jobs.training_data import TrainingData
 from thinslice.models import MODELS
 from thinslice.records import Arrays, Interactions
-from thinslice.settings import Policy
+from thinslice.settings import AUTO, Policy
 from thinslice.store.artifacts import FileArtifacts
 
 IMPERSONAL = ("popular", "newest", "trending")
@@ -111,6 +110,15 @@ ONLY_POPULAR = (
 """Why the simplest model serves where there is nothing to choose by."""
 
 
+def alike(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes make the same model: then one is learned, and the other's policy has it, too."""
+    return (
+        same(one.policy, other.policy)
+        and (one.quick, one.tuning) == (other.quick, other.tuning)
+        and (one.previous is None) == (other.previous is None)
+    )
+
+
 class Lesson:
     """One training of one tenant.
 
@@ -154,7 +162,7 @@ class Lesson:
                     recipe = serving if fresh and serving is not None else Recipe(policy, quick=True)
                     if due:
                         self.due[name] = due
-            self._recipes[name] = recipe
+            self._recipes[name] = next((each for each in self._recipes.values() if alike(each, recipe)), recipe)
 
     def examine(self, named: Collection[str], *, force: bool, margin: float) -> None:
         """Asks the planned models about the newest sessions, and lets through who passes the gates.
@@ -172,9 +180,15 @@ class Lesson:
         if exam is None:
             self._recipes = {name: recipe._replace(quick=True) for name, recipe in self._recipes.items()}
             return
+        planned = dict(self._recipes)
         for name, policy in self._policies.items():
-            if name in self._recipes and (name in named or name == "popular"):
-                self._answers[name] = self._learned(name, exam)
+            if name in planned and (name in named or name == "popular"):
+                twin = next((each for each in self._answers if planned.get(each) is planned[name]), None)
+                if twin is None:
+                    self._answers[name] = self._learned(name, exam)
+                else:
+                    self._answers[name], self._recipes[name] = self._answers[twin], self._recipes[twin]
+                    self.tuned += [name] if twin in self.tuned else []
             elif name == "popular":
                 self._answers[name] = exam.ask(Recipe(policy).make(exam.past, self._items, self._rng, self._users))
         for name in [name for name in self._answers if self._policies[name].model not in IMPERSONAL]:
@@ -231,30 +245,37 @@ class Lesson:
         except BadSettings:
             return None  # this release does not take the settings of that one
 
-    def auto(self, margin: float) -> tuple[str, str]:
+    def auto(self, lineup: Sequence[str], margin: float) -> tuple[str, str]:
         """What the policy `auto` stands for, and the sentence that says why.
 
         The choice is made anew whenever a model tuned itself, not each minute: it would flicker with the noise. By few
         questions it is not made at all: then the whole pipeline serves, or popularity where nothing else was learned.
+
+        Args:
+            lineup: The policies that it may stand for, the simplest first.
+            margin: Relative loss that is accepted for the sake of a simpler model.
         """
-        ordered = {name: self._answers[name] for name in self._policies if name in self._answers}
-        passed = {name: answers for name, answers in ordered.items() if name not in self.refused}
-        asked = len(next(iter(ordered.values())).rank) if ordered else 0
-        enough = bool(passed) and asked >= MIN_QUERIES
-        found = simplest(ordered, margin=margin, k=K) if enough and len(ordered) > 1 else None
-        sentence = found.sentence if found is not None else self._before.manifest.get("simplest", "")
-        choice = self._before.manifest.get("aliases", {}).get("auto", "")
-        lineup = [name for name in ("popular", "session-knn", pipeline()) if name in self._policies]
         if self._nothing_but_popular():
             return "popular", ONLY_POPULAR
-        unfounded = self._before.manifest.get("simplest") == ONLY_POPULAR
-        if self.tuned or unfounded or choice not in self._policies or choice in self.refused:
-            among = {name: passed[name] for name in lineup if name in passed}
-            choice = simplest(among, margin=margin, k=K).name if enough and len(among) > 1 else ""
-            choice = choice or next((name for name in reversed(lineup) if name not in self.refused), "popular")
-        if 0 < asked < MIN_QUERIES and len(lineup) > 1:
+        before = self._before.manifest
+        choice, sentence = before.get("aliases", {}).get(AUTO, ""), before.get("simplest", "")
+        if not self.tuned and sentence != ONLY_POPULAR and choice in self._policies and choice not in self.refused:
+            return choice, sentence
+        among: dict[str, Replay] = {}
+        for name in lineup:
+            answers = self._answers.get(name)
+            if answers is not None and not any(answers is other for other in among.values()):
+                among[name] = answers
+        asked = len(next(iter(among.values())).rank) if among else 0
+        if len(among) > 1 and asked >= MIN_QUERIES:
+            found = simplest(among, margin=margin, k=K)
+            if found.name in self.refused:
+                found = simplest({n: each for n, each in among.items() if n not in self.refused}, margin=margin, k=K)
+            return found.name, found.sentence
+        if len(lineup) > 1 and asked:
             sentence = f"{asked:,} questions are too few to say which model is enough; from {MIN_QUERIES} on they do."
-        return choice, sentence
+        fit = [name for name in lineup if name in self._policies and name not in self.refused]
+        return fit[-1] if fit else "popular", sentence
 
     def _nothing_but_popular(self) -> bool:
         """Whether sessions and catalog say nothing of what goes with what."""
@@ -317,9 +338,11 @@ class Lesson:
                 continue
             if old is not self._before and serving is not None and serving.previous is not None:
                 recipe = serving
-            self._told(f"{name} learns from {len(interactions.item):,} clicks")
-            model = recipe.make(interactions, self._items, self._rng, self._users)
-            found[name] = model.arrays(), recipe
+            arrays = next((arrays for arrays, other in found.values() if other is recipe), None)
+            if arrays is None:
+                self._told(f"{name} learns from {len(interactions.item):,} clicks")
+                arrays = recipe.make(interactions, self._items, self._rng, self._users).arrays()
+            found[name] = arrays, recipe
         return found
 
     def spoiled(self, bundle: Bundle, margin: float) -> dict[str, list[str]]:

@@ -21,6 +21,9 @@ FALLBACKS = (
 )  # fmt: skip
 """Models that stand behind every policy and behind the shelves that need not be written down."""
 
+LINEUP = ("popular", "markov", "implicit-cosine", "session-knn")
+"""What `auto` may stand for besides the default pipeline, the simplest first: each learns within seconds."""
+
 FEED = ("content", "newest")
 """Models that know an item before anybody clicked it: a change of the catalog is a reason to make them again."""
 
@@ -111,7 +114,7 @@ def named_policies(settings: Settings, tenant: str, variants: Iterable[str] = ()
     known = {**BUILT_IN_POLICIES, **shop.policies}
     names = [shop.default_policy, *shop.placements.values(), *variants, *shop.policies]
     if AUTO in names:
-        names += ["popular", "session-knn", pipeline()]
+        names += [*LINEUP, pipeline()]
     return _in_order({name: known[name] for name in names if name in known and known[name].model in MODELS})
 
 
@@ -128,7 +131,9 @@ def pipeline() -> str:
 
 def _in_order(policies: Mapping[str, Policy]) -> dict[str, Policy]:
     places = list(MODELS)
-    return dict(sorted(policies.items(), key=lambda each: (places.index(each[1].model), each[0])))
+    return dict(
+        sorted(policies.items(), key=lambda each: (places.index(each[1].model), each[0] != each[1].model, each[0]))
+    )
 
 
 def tunes_itself(kind: str) -> bool:

@@ -21,7 +21,7 @@ from thinslice.jobs.bandits import warm_of
 from thinslice.jobs.lesson import Lesson, stored
 from thinslice.jobs.origins import foreign_clicks, lineage_of, shared_lineage, without
 from thinslice.jobs.publication import Publication, Trained
-from thinslice.jobs.recipes import FEED, named_policies, needed_policies
+from thinslice.jobs.recipes import FEED, LINEUP, named_policies, needed_policies, pipeline
 from thinslice.jobs.training_data import assigned, interactions_of, read_training_data
 from thinslice.models import MODELS
 from thinslice.records import Experiment
@@ -96,11 +96,11 @@ def train(
     if lesson.tuned and any(lake.version(name) != version for name, version in data.versions.items()):
         data = read_training_data(lake, tenant, now + timedelta(seconds=time.perf_counter() - began))
         lesson.renew(data)  # that took minutes, and visitors came meanwhile
-    choice, sentence = lesson.auto(shop.margin)
-    asked = {shop.default_policy, *shop.placements.values(), *variants}
+    is_asked = AUTO in {shop.default_policy, *shop.placements.values(), *variants}
+    choice, sentence = lesson.auto([*LINEUP, pipeline()] if is_asked else list(policies), shop.margin)
     publication = Publication(
         lake=lake, artifacts=artifacts, tenant=tenant, shop=shop, lesson=lesson, data=data, before=before,
-        choice=choice if AUTO in asked else "", warm=warm_of([*experiments, *shadowed]), now=now, rng=rng,
+        choice=choice if is_asked else "", warm=warm_of([*experiments, *shadowed]), now=now, rng=rng,
         rows=before.manifest.get("rows", 0) if feed else data.counted.rows, force=force, scheduled=scheduled,
     )  # fmt: skip
     # First the variants that learn apart: until they have models of their own the live ones serve them, and those that
