@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from thinslice.cli.program import program
+from thinslice.cli.recommend import terms_of
 from thinslice.records import Event, Item
 from thinslice.settings import Workspace
 from thinslice.store.lake import Lake
@@ -114,6 +115,15 @@ def test_explain_shows_the_terms_the_boosts_and_the_rules(root):
     words = ask(root, *arguments).stdout
     assert "rule own brand: × 2.5" in words
     assert "Left out:" in words
+
+
+def test_explain_prints_no_empty_line_for_what_nothing_scored_and_no_share_of_nothing(root):
+    lines = ask(root, "recommend", "--session", "i0", "--placement", "home", "--explain").stdout.splitlines()
+    assert any(" i4 " in line and " pin " in line for line in lines)
+    assert all(line.strip() for line in lines)
+    terms = {"chair": 0.25, "base": -0.0, "lamp": -1.5, "session": -1e-9}
+    assert terms_of(terms, -1.25) == ["chair: 0.25", "lamp: -1.5"]
+    assert terms_of({}, 0.0) == terms_of({"base": -0.0}, -0.0) == []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from thinslice.errors import BadInput
 from thinslice.settings import Workspace, read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from thinslice.records import RecommendationRequest
     from thinslice.serving.question import Look
 
@@ -57,7 +59,11 @@ def command(
         value = msgspec.to_builtins(found.answer)
         if explain:
             value["explain"] = [
-                {"item_id": item.item_id, "terms": dict(terms), "boosts": dict(boosts)}
+                {
+                    "item_id": item.item_id,
+                    "terms": {name: share + 0.0 for name, share in terms.items()},
+                    "boosts": dict(boosts),
+                }
                 for item, terms, boosts in zip(found.answer.items, found.terms, found.boosts, strict=True)
             ]
             value["removed"] = dict(found.removed)
@@ -137,11 +143,23 @@ def _print(found: "Look", *, explain: bool) -> None:
     click.echo(f"Policy {answer.policy}, models {answer.model_version}.")
     width = max(len(item.item_id) for item in answer.items)
     for place, item in enumerate(answer.items):
-        click.echo(f"{place + 1:>3}  {item.item_id:<{width}}  {item.score:>10.4g}  {item.source:<12} {item.reason}")
+        score = item.score + 0.0  # no -0
+        click.echo(f"{place + 1:>3}  {item.item_id:<{width}}  {score:>10.4g}  {item.source:<12} {item.reason}")
         if explain:
-            parts = sorted(found.terms[place].items(), key=lambda pair: -pair[1])
-            words = [f"{name}: {share:.4g}" for name, share in parts]
+            words = terms_of(found.terms[place], score)
             words += [f"rule {name}: × {factor:g}" for name, factor in found.boosts[place].items()]
-            click.echo("       " + ", ".join(words))
+            if words:
+                click.echo("       " + ", ".join(words))
     if explain and found.removed:
         click.echo("Left out: " + ", ".join(f"{name} {count:,}" for name, count in found.removed.items()) + ".")
+
+
+def terms_of(terms: "Mapping[str, float]", score: float) -> list[str]:
+    """The terms of a score in words, the largest first, without those that change none of the digits that are shown.
+
+    >>> terms_of({"chair": 0.25, "base": -0.0, "lamp": 1.5, "session": -1e-9}, 1.75)
+    ['lamp: 1.5', 'chair: 0.25']
+    """
+    least = 5e-5 * max(abs(score), *(abs(share) for share in terms.values()), 0.0)
+    shown = sorted(terms.items(), key=lambda pair: -pair[1])
+    return [f"{name}: {share:.4g}" for name, share in shown if abs(share) > least]

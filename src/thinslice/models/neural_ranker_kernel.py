@@ -4,8 +4,8 @@ import numpy as np
 from numba import njit
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def contributions(inputs, before, narrow, at, first, hidden, inner, out, usual_before, usual_narrow):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def contributions(inputs, before, narrow, at, begin, hidden, inner, out, usual_before, usual_narrow):  # type: ignore[no-untyped-def]
     """What features gave to the scores of some rows, against the average candidate: see `Network.contributions`.
 
     Args:
@@ -13,7 +13,7 @@ def contributions(inputs, before, narrow, at, first, hidden, inner, out, usual_b
         before: Shape (rows, units), float32: inputs of the units of the first layer.
         narrow: Shape (rows, fewer units), float32: those of the second.
         at: Which rows, int64.
-        first: How many features, from the first on.
+        begin: The first of the features.
         hidden: Shape (2 features, units), float32: weights of the first layer.
         inner: Shape (fewer units, units), float32: those of the second.
         out: Shape (fewer units,), float32: those of the score.
@@ -21,33 +21,39 @@ def contributions(inputs, before, narrow, at, first, hidden, inner, out, usual_b
         usual_narrow: Shape (fewer units,), float32: its `narrow`.
 
     Returns:
-        Shape (at, first), float64.
+        What each feature from `begin` on gave, shape (at, features - begin), float64; and the ones before it together.
     """
-    units, features = out.size, hidden.shape[0] // 2
-    found = np.empty((at.size, first), np.float64)
+    features = hidden.shape[0] // 2
+    found = np.empty((at.size, features - begin), np.float64)
+    others = np.empty(at.size, np.float64)
+    slope = np.empty(out.size, np.float32)
     back = np.empty(hidden.shape[1], np.float32)
     for n in range(at.size):
         row = at[n]
         back[:] = 0
-        for v in range(units):
-            slope = chord(narrow[row, v], usual_narrow[v]) * out[v]
-            if slope != 0:
-                for u in range(back.size):
-                    back[u] += slope * inner[v, u]
+        for v in range(out.size):
+            slope[v] = chord(narrow[row, v], usual_narrow[v]) * out[v]
+        for v in range(out.size):
+            for u in range(back.size):
+                back[u] += slope[v] * inner[v, u]
         for u in range(back.size):
             back[u] *= chord(before[row, u], usual_before[u])
-        for j in range(first):
+        total = np.float32(0)  # what all features gave
+        for u in range(back.size):
+            total += back[u] * (before[row, u] - usual_before[u])
+        others[n] = total
+        for j in range(begin, features):
             plain = logarithm = np.float32(0)
             for u in range(back.size):
                 plain += hidden[j, u] * back[u]
                 logarithm += hidden[features + j, u] * back[u]
-            found[n, j] = inputs[row, j] * plain + inputs[row, features + j] * logarithm
-    return found
+            found[n, j - begin] = inputs[row, j] * plain + inputs[row, features + j] * logarithm
+            others[n] -= found[n, j - begin]
+    return found, others
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def chord(before, usual):  # type: ignore[no-untyped-def]
     """The slope of a rectifier between two inputs: (max(a, 0) - max(b, 0)) / (a - b); where a = b, its slope there."""
-    if before == usual:
-        return np.float32(before > 0)
-    return (max(before, np.float32(0)) - max(usual, np.float32(0))) / (before - usual)
+    rise = max(before, np.float32(0)) - max(usual, np.float32(0))
+    return np.float32(before > 0) if before == usual else rise / (before - usual)

@@ -74,8 +74,10 @@ class Network:
         """The scores of a question's candidates: those of `predict`, whatever is ranked by itself."""
         del block
         inputs = self.inputs(rows)
-        pieces = [self._layers(inputs[first : first + PIECE]) for first in range(0, max(len(rows), 1), PIECE)]
-        score = np.concatenate([last @ self._out for _, _, last in pieces], dtype=np.float64)
+        score, pieces = np.empty(len(rows)), []
+        for first in range(0, max(len(rows), 1), PIECE):
+            pieces.append(self._layers(inputs[first : first + PIECE]))
+            score[first : first + PIECE] = pieces[-1][2] @ self._out
         return Scored(score, partial(self._given, inputs, pieces))
 
     def _given(
@@ -84,10 +86,9 @@ class Network:
     ) -> NDArray[np.float64]:  # fmt: skip
         """See `Scored.given`; the pieces are what `_layers` said of the inputs."""
         before, narrow, _ = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
-        gave: NDArray[np.float64] = _kernel().contributions(
-            inputs, before, narrow, at, self.features if first is None else first, *self._explaining
-        )
-        return gave if first is None else gave.sum(axis=1)
+        each, others = _kernel().contributions(inputs, before, narrow, at, first or 0, *self._explaining)
+        gave: NDArray[np.float64] = each if first is None else others
+        return gave
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature gave to each score, against the average candidate of the training.
@@ -110,7 +111,8 @@ class Network:
         seen: NDArray[np.float32] = widened(rows, self._per_unit)
         seen *= self._gain
         seen += self._shift
-        return seen.clip(-FARTHEST, FARTHEST, out=seen)
+        np.minimum(seen, FARTHEST, out=seen)
+        return np.maximum(seen, -FARTHEST, out=seen)
 
     def _layers(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Inputs of the units of both layers, and outputs of the second."""

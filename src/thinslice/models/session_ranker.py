@@ -7,7 +7,7 @@ being asked about after learning from the older ones (`tuning`).
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -274,7 +274,8 @@ class SessionRanker(PersonalModel):
         asked = self._vocabulary.codes(session)
         reasons: dict[str, Reason] = {}
         asker = None if self._known is None else self._known.asker(user_id, asked)
-        for (found, scores, scored), at in self._blocks_with(asked, item_ids, asker):
+        wanted = {*names.codes(item_ids).tolist()}
+        for (found, scores, scored), at in self._blocks_with(asked, wanted, asker):
             score = scores[at]
             known, parts = self._first.parts(asked, found.codes[at])
             gave = None if scored is None else scored.given(at, None)
@@ -289,7 +290,7 @@ class SessionRanker(PersonalModel):
                     terms = _kinds(gave[n])
                     if before is not None:
                         items, gave_before, kinds = before
-                        terms |= {kind: float(column[n]) for kind, column in kinds.items()}
+                        terms |= {kind: float(column[n]) for kind, column in kinds.items() if column[n] != 0}
                         for item in np.flatnonzero(gave_before[n]).tolist():
                             name = names[items[item]]
                             terms[name] = terms.get(name, 0.0) + float(gave_before[n, item])
@@ -317,45 +318,44 @@ class SessionRanker(PersonalModel):
         Returns:
             One item an item, None where no item speaks for it: no cause has a negative term in `explain`.
         """
-        names = self._vocabulary
+        names, find = self._vocabulary, self._vocabulary.code.get
         asked = names.codes(session)
         asker = None if self._known is None else self._known.asker(user_id, asked)
-        cause: dict[str, str] = {}
-        for ranked, at in self._blocks_with(asked, item_ids, asker):
-            told = zip(ranked.found.codes[at].tolist(), self._causes(asker, asked, ranked, at).tolist(), strict=True)
-            cause |= {names[code]: names[item] for code, item in told if item >= 0}
-        return [cause.get(item_id) for item_id in item_ids]
+        codes = [find(item_id, -1) for item_id in item_ids]
+        cause: dict[int, int] = {}
+        for ranked, at in self._blocks_with(asked, {*codes}, asker):
+            items = self._causes(asker, asked, ranked, at)
+            cause.update(zip(ranked.found.codes[at].tolist(), items, strict=True))
+        named = {item: names[item] for item in {*cause.values()} if item >= 0}
+        return [named.get(cause.get(code, -1)) for code in codes]
 
     def _causes(
         self, asker: Asker | None, session: NDArray[np.int32], ranked: Ranked, at: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    ) -> list[int]:
         """The item that gave most of each score, -1 where none did, or the evidence of all lowered the score."""
-        codes, gave = ranked.found.codes[at], None
-        if ranked.scored is not None:
-            gave = ranked.scored.given(at, len(EVIDENCE))
+        codes = ranked.found.codes[at]
+        gave = None if ranked.scored is None else ranked.scored.given(at, len(EVIDENCE))
         if asker is not None and self._known is not None and gave is not None:
-            return self._known.causes(asker, session, codes, ranked.found.rows[at], gave)
-        clicked = np.array(sorted({*session.tolist()} - {-1}))
-        if not len(clicked):
-            return np.full(len(codes), -1)
-        items = clicked[np.zeros(len(codes), np.int64)]
+            mine: list[int] = self._known.causes(asker, session, codes, ranked.found.rows[at], gave).tolist()
+            return mine
+        clicked = {*session.tolist()} - {-1}
+        items = [*clicked] * len(at)  # one item proposed everything
         if len(clicked) > 1:
-            clicked, parts = self._first.parts(session, codes)
-            items = clicked[parts.argmax(axis=1)]
-        spoke = ranked.found.blended[at] > 0
-        return np.where(spoke if gave is None else spoke & (gave > LEAST), items, -1)
+            known, parts = self._first.parts(session, codes)
+            items = known[parts.argmax(axis=1)].tolist()
+        if gave is None:
+            return items
+        return [item if worth > LEAST else -1 for item, worth in zip(items, gave.tolist(), strict=True)]
 
     def bought(self, user_id: str | None, among: Iterable[str] | None = None) -> frozenset[str]:
         """What a known person bought, of some items or of all, as far as it is remembered."""
         return frozenset() if self._known is None else self._known.people.bought(user_id, self._vocabulary, among)
 
     def _blocks_with(
-        self, session: NDArray[np.int32], item_ids: Sequence[str], asker: Asker | None
+        self, session: NDArray[np.int32], wanted: Set[int], asker: Asker | None
     ) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
-        """Candidates of a session in blocks, and which of each are among some items, until all of them came."""
-        find = self._vocabulary.code.get
-        wanted = {find(item_id, -1) for item_id in item_ids} - {-1}
-        first, stop, missing = 0, self._block, len(wanted)
+        """Candidates of a session in blocks, and which of each are wanted, until all wanted items came."""
+        first, stop, missing = 0, self._block, len(wanted - {-1})
         while missing > 0:
             ranked = self._ranked(asker, session, first, stop)
             at = [place for place, code in enumerate(ranked.found.codes.tolist()) if code in wanted]

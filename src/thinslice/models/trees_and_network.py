@@ -92,9 +92,9 @@ def _given(
         place.fill(-1)
         place[rows] = np.arange(len(rows))
         own = place[at]
-        inside = own >= 0
-        if inside.all():
+        if len(own) and own.min() >= 0:
             return gave + said.given(own, first)
+        inside = own >= 0
         gave[inside] += said.given(own[inside], first)
     return gave
 

@@ -29,6 +29,12 @@ KEEP = (0.05, 0.3)
 USUAL_CLICKS = 10
 """Clicks that a question may show on average; where they are more, questions cost more and fewer are asked."""
 
+FARTHEST = 0.5
+"""The part of the log, the newest, that is asked about at most."""
+
+FAMILIAR = 0.5
+"""Where a smaller part of the newest clicks is on items known before, older stretches are asked about, too."""
+
 GAIN = 0.0005
 """A setting must be better by this to be preferred to the one before."""
 
@@ -60,7 +66,7 @@ class SecondStage(Protocol):
         """The score of each row of features."""
 
     def score(self, rows: NDArray[np.float32], block: int) -> Scored:
-        """The scores of one question's candidates, of which each `block` is ranked by itself."""
+        """The scores of one question's candidates, of which each `block` is ranked by itself; 0: those of `predict`."""
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature gave to each score, shape (rows, features); the rest of a score is the same for all."""
@@ -81,6 +87,51 @@ class Learner(Protocol):
 
     def whole(self, lessons: Lessons, trial: Any) -> SecondStage:
         """Learns from all lessons, knowing the best trial."""
+
+
+class Asked(NamedTuple):
+    """Questions of one or more stretches of the log, oldest first, each of an index of what was before its stretch.
+
+    Attributes:
+        stages: One of each stretch.
+        questions: As many.
+    """
+
+    stages: tuple[Candidates, ...]
+    questions: tuple[Questions, ...]
+
+    def __len__(self) -> int:
+        return sum(len(each.answer) for each in self.questions)
+
+    def some(self, chosen: NDArray[Any]) -> "Asked":
+        """Those of rising numbers, counted through all stretches."""
+        ends = np.cumsum([len(each.answer) for each in self.questions])
+        cuts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+        first = (0, *ends[:-1])
+        picked = (each.some(cut - begin) for each, cut, begin in zip(self.questions, cuts, first, strict=True))
+        return Asked(self.stages, tuple(picked))
+
+    def weighted(self, settings: Mapping[str, float]) -> "Asked":
+        """The same questions of the same indexes with other weights."""
+        return Asked(tuple(stage.weighted(settings) for stage in self.stages), self.questions)
+
+    def lessons(self, stop: int, keep: float, seed: int) -> Lessons:
+        """See `Candidates.lessons`."""
+        each = [
+            stage.lessons(questions, stop, keep, seed)
+            for stage, questions in zip(self.stages, self.questions, strict=True)
+        ]
+        if len(each) == 1:
+            return each[0]
+        before = np.cumsum([0, *(len(part.rank) for part in each[:-1])])
+        numbered = [part._replace(question=part.question + first) for part, first in zip(each, before, strict=True)]
+        return Lessons(*(np.concatenate(arrays) for arrays in zip(*numbered, strict=True)))
+
+    @property
+    def ease(self) -> float:
+        """See `ease_of`."""
+        shown = [each.end - each.begin for each in self.questions]
+        return _ease(np.concatenate(shown))
 
 
 class Tuned(NamedTuple):
@@ -112,31 +163,56 @@ def tune(
         learner: Learns the second stage.
     """
     defaults = {**DEFAULTS, "candidates": float(candidates)}
-    first = int((1 - holdout) * (len(interactions.session_ptr) - 1))
-    past = head(interactions, first)
-    known = np.zeros(len(interactions.item_ids), dtype=np.bool_)
-    known[past.item] = True
-    questions = questions_of(interactions, first, known)
-    asked = len(questions.answer)
+    stretches = _stretches(interactions, holdout, least_questions)
+    first, _ = stretches[-1]
+    asked = sum(len(questions.answer) for _, questions in stretches)
     if asked < least_questions or budget_s <= 0:
         reason = f"{asked} questions, {least_questions} are needed" if budget_s > 0 else "no time was given"
         return Tuned(defaults, None, {"tuned": False, "why": reason})
     draw = np.random.default_rng(seed)
-    affordable = max(1, int(QUESTIONS_PER_S * budget_s * ease_of(questions)))
+    stages = tuple(Candidates.build(head(interactions, cut), defaults) for cut, _ in stretches)
+    questions = Asked(stages, tuple(each for _, each in stretches))
+    affordable = max(1, int(QUESTIONS_PER_S * budget_s * questions.ease))
     judged = questions.some(_sample(draw, asked, min(MOST_QUESTIONS, affordable)))
-    stage = Candidates.build(past, defaults)
-    settings, tried = _settings(stage, judged, defaults, candidates)
-    stage = stage.weighted(settings)
-    second, learned = _ranking(stage, questions, candidates, budget_s, seed, learner)
+    settings, tried = _settings(judged, defaults, candidates)
+    questions = questions.weighted(settings)
+    second, learned = _ranking(questions, candidates, budget_s, seed, learner)
     evidence = {
         "tuned": True,
-        "learned_from": {"sessions": first, "clicks": len(past.item)},
+        "learned_from": {"sessions": first, "clicks": int(interactions.session_ptr[first])},
         "asked": asked,
-        "judged_by": len(judged.answer),
+        "stretches": len(stretches),
+        "judged_by": len(judged),
         "tried": tried,
         "ranking": learned,
     }
-    return Tuned(settings, second, evidence, stage)
+    return Tuned(settings, second, evidence, questions.stages[-1])
+
+
+def _stretches(interactions: Interactions, holdout: float, least_questions: int) -> list[tuple[int, Questions]]:
+    """What is asked about, oldest first: where a stretch of the log begins, in sessions, and its questions.
+
+    Mostly that is the newest `holdout` alone. Where it gives too few questions, or most of its clicks are on items that
+    were not known before, as in a small log or after the catalog was replaced, the stretches before it are asked about,
+    too, through the newer half of the log at most: what is known of so few says little of the others.
+    """
+    count = len(interactions.session_ptr) - 1
+    found: list[tuple[int, Questions]] = []
+    end, wanted = count, least_questions
+    for part in range(1, max(1, int(FARTHEST / max(holdout, 1e-9))) + 1):
+        first = int((1 - part * holdout) * count)
+        known = np.zeros(len(interactions.item_ids), dtype=np.bool_)
+        known[interactions.item[: int(interactions.session_ptr[first])]] = True
+        part_of = head(interactions, end)
+        found.insert(0, (first, questions_of(part_of, first, known)))
+        asked = sum(len(questions.answer) for _, questions in found)
+        clicked = known[part_of.item[int(part_of.session_ptr[first]) :]]
+        if end == count and clicked.sum() < FAMILIAR * len(clicked):
+            wanted = asked + 1
+        if asked >= wanted:
+            break
+        end, wanted = first, max(wanted, MOST_QUESTIONS)
+    return found
 
 
 def head(interactions: Interactions, sessions: int) -> Interactions:
@@ -153,8 +229,11 @@ def head(interactions: Interactions, sessions: int) -> Interactions:
 
 def ease_of(questions: Questions) -> float:
     """The share of the usual number of questions that costs as much as they do, long sessions being dear; at most 1."""
-    shown = np.minimum(questions.end - questions.begin, DEFAULTS["look"])
-    return float(min(1.0, USUAL_CLICKS / max(float(shown.mean()), 1.0)))
+    return _ease(questions.end - questions.begin)
+
+
+def _ease(clicks: NDArray[np.int64]) -> float:
+    return float(min(1.0, USUAL_CLICKS / max(float(np.minimum(clicks, DEFAULTS["look"]).mean()), 1.0)))
 
 
 def _sample(draw: np.random.Generator, size: int, wanted: int) -> NDArray[np.int64]:
@@ -163,15 +242,15 @@ def _sample(draw: np.random.Generator, size: int, wanted: int) -> NDArray[np.int
 
 
 def _settings(
-    stage: Candidates, judged: Questions, start: dict[str, float], candidates: int
+    judged: Asked, start: dict[str, float], candidates: int
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Tries one setting after the other; each source by itself, then the weights of the blend."""
     tried: list[dict[str, Any]] = []
 
     def judge(what: str, settings: Mapping[str, float], change: Mapping[str, float], only: str | None) -> float:
         weights = {} if only is None else {f"weight_{source}": float(source == only) for source in SOURCES}
-        asked = stage.weighted({**settings, **change, **weights})
-        told = figures(asked.lessons(judged, candidates, -1.0, 0).rank, candidates)
+        asked = judged.weighted({**settings, **change, **weights})
+        told = figures(asked.lessons(candidates, -1.0, 0).rank, candidates)
         tried.append({"what": what, "settings": dict(change), **told})
         return told["hr"] + told["mrr"] + (told["recall"] if only is None else 0.0)
 
@@ -194,23 +273,22 @@ def _settings(
 
 
 def _ranking(
-    stage: Candidates, questions: Questions, candidates: int, budget_s: float, seed: int, learner: Learner
+    questions: Asked, candidates: int, budget_s: float, seed: int, learner: Learner
 ) -> tuple[SecondStage | None, dict[str, Any]]:
     """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does."""
-    asked = len(questions.answer)
-    ease = ease_of(questions)
+    asked, ease = len(questions), questions.ease
     rows = int(ROWS_PER_S * budget_s)
     keep = float(np.clip(rows / (asked * ease * candidates), *KEEP))
     most = min(asked, max(1, int(ease * rows / (1 + keep * candidates))))
     draw = np.random.default_rng([seed, 1])
     taught = questions.some(_sample(draw, asked, most))
     cut = int(0.8 * most)
-    lessons = stage.lessons(taught, candidates, keep, seed)
+    lessons = taught.lessons(candidates, keep, seed)
     told: dict[str, Any] = {"questions": most, "rows": len(lessons.label), "kept_share": round(keep, 4)}
     if len(lessons.sizes) < 2:
         return None, {**told, "why": "too few answers are among the candidates"}
     exam = taught.some(np.arange(cut, most)[-MOST_QUESTIONS:])
-    whole = stage.lessons(exam, candidates, 1.0, seed)
+    whole = exam.lessons(candidates, 1.0, seed)
     part = first_questions(lessons, cut)
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
