@@ -17,7 +17,7 @@ from thinslice.models.lambdamart import figures, learn, ranked
 from thinslice.models.people_ranking import LEAST
 from thinslice.models.ranking_features import FEATURES, TERMS, item_facts
 from thinslice.models.session_ranker import SessionRanker
-from thinslice.models.tuning import head
+from thinslice.models.tuning import Asked, head
 from thinslice.recommend.reasons import reasons
 from thinslice.testing import check_model, small_world
 
@@ -87,6 +87,59 @@ def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
         assert np.array_equal(questions.clicks, newer.clicks)
         assert (questions.begin < questions.end).all()
         assert np.array_equal(questions.answer, questions.clicks[questions.end])
+
+
+def test_where_the_newest_sessions_give_few_questions_older_ones_are_asked_about_each_of_its_own_past(log, monkeypatch):
+    asked = []
+    lessons = Candidates.lessons
+    monkeypatch.setattr(
+        Candidates, "lessons", lambda self, questions, *rest: asked.append((self, questions)) or lessons(
+            self, questions, *rest)
+    )  # fmt: skip
+    newest = len(questions_of(log, 810, np.ones(60, dtype=bool)).answer)
+    model = SessionRanker.fit(log, rng=0, least_questions=newest + 1, candidates=20, trees=5)
+    told = model.evidence
+    assert told["stretches"] == 5
+    assert told["learned_from"]["sessions"] == 810
+    assert told["asked"] == len(questions_of(log, 450, np.ones(60, dtype=bool)).answer)
+    for stage, questions in asked:
+        sessions = len(stage.knn.arrays()["session_ptr"]) - 1
+        assert sessions in (450, 540, 630, 720, 810)
+        own = log.item[log.session_ptr[sessions] : log.session_ptr[sessions + 90]]
+        assert np.array_equal(questions.clicks, own)
+    again = SessionRanker.fit(log, rng=0, least_questions=newest + 1, candidates=20, trees=5).arrays()
+    assert {name: array.tobytes() for name, array in again.items()} == {
+        name: array.tobytes() for name, array in model.arrays().items()
+    }
+
+
+def test_where_most_newest_clicks_are_on_new_items_older_sessions_are_asked_about_too():
+    first, newer = world(sessions=890), world(sessions=110, rng=1)
+    assert SessionRanker.fit(world(1000), rng=0, least_questions=20, trees=3).evidence["stretches"] == 1
+    session = np.repeat(np.arange(1000), np.concatenate([np.diff(first.session_ptr), np.diff(newer.session_ptr)]))
+    item = np.concatenate([first.item, newer.item + 60])
+    clicks = from_columns(session, item, np.arange(len(item), dtype=float))
+    told = SessionRanker.fit(clicks, rng=0, least_questions=20, trees=3).evidence
+    assert told["stretches"] > 1
+
+
+def test_lessons_of_several_stretches_are_numbered_through_and_some_are_those_of_their_numbers(log):
+    known = np.ones(60, dtype=bool)
+    cuts = (700, 800)
+    stages = tuple(Candidates.build(head(log, cut), DEFAULTS) for cut in cuts)
+    parts = tuple(questions_of(head(log, cut + 100), cut, known) for cut in cuts)
+    asked = Asked(stages, parts)
+    count = len(parts[0].answer)
+    assert len(asked) == count + len(parts[1].answer)
+    whole = asked.lessons(20, 1.0, 0)
+    assert len(whole.rank) == len(asked)
+    assert np.unique(whole.question).tolist() == np.flatnonzero(whole.rank >= 0).tolist()
+    assert (np.bincount(whole.question)[np.unique(whole.question)] == whole.sizes).all()
+    chosen = np.array([3, count - 1, count, count + 5])
+    some = asked.some(chosen)
+    assert [len(each.answer) for each in some.questions] == [2, 2]
+    assert some.lessons(20, 1.0, 0).rank.tolist() == whole.rank[chosen].tolist()
+    assert len(asked.some(np.array([1])).lessons(20, 1.0, 0).rank) == 1
 
 
 def test_what_comes_after_a_question_changes_none_of_its_features(log):

@@ -241,9 +241,7 @@ def _sample(draw: np.random.Generator, size: int, wanted: int) -> NDArray[np.int
     return np.sort(draw.permutation(size)[:wanted])
 
 
-def _settings(
-    judged: Asked, start: dict[str, float], candidates: int
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _settings(judged: Asked, start: dict[str, float], candidates: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Tries one setting after the other; each source by itself, then the weights of the blend."""
     tried: list[dict[str, Any]] = []
 
