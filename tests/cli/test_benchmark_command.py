@@ -125,6 +125,12 @@ def test_people_pick_in_the_terminal_and_are_asked_each_query_once(workspace, be
     assert found["rows"][0]["figures"]["picks"]["value"] is not None
 
 
+def test_an_export_says_as_json_where_it_is(bench, tmp_path):
+    assert bench("freeze", "spring", "--goal", "hr=0.1", "--queries", 3).exit_code == 0
+    told = bench("label", "spring", "--export", tmp_path / "q.csv", "--json")
+    assert json.loads(told.stdout) == {"benchmark": "spring", "queries": 3, "file": str(tmp_path / "q.csv")}
+
+
 def test_a_person_who_picks_anew_takes_back_what_stood_there(bench, tmp_path):
     assert bench("freeze", "spring", "--goal", "picks=0.1", "--queries", 3).exit_code == 0
     picks = tmp_path / "picks.jsonl"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from deltalake.exceptions import DeltaError
 
 from thinslice.cli import COMMANDS
 from thinslice.cli.program import program
@@ -138,6 +139,62 @@ def test_a_reader_that_goes_away_gets_no_traceback():
         command = [sys.executable, "-m", "thinslice", "--help"]
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_ctrl_c_is_said_in_a_word_also_where_a_library_raises_an_error_of_its_own_then(tmp_path):
+    code = (
+        "import os, signal, click\n"
+        "from thinslice.cli import program as cli\n"
+        "@click.command()\n"
+        "def command():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise RuntimeError('Query interrupted') from None\n"
+        "cli.Program.get_command = lambda *_: command\n"
+        "cli.main(['train'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (1, "Aborted!", "")
+
+
+def test_an_error_that_no_ctrl_c_brought_is_not_hidden(monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise RuntimeError("made by the test")
+
+    monkeypatch.setattr("thinslice.cli.init.make_tenant", broken)
+    with pytest.raises(RuntimeError, match="made by the test"):
+        CliRunner().invoke(program, ["init", "--workspace", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError(28, "No space left on device", "/srv/rec/lake"),
+        OSError("442890 requested and 89056 written"),
+        OSError("Generic error\n  ↳ No space left on device (os error 28)\n"),
+        DeltaError("Failed to parse parquet: Unable to copy data to file: No space left on device (os error 28)"),
+    ],
+    ids=["system", "numpy", "lines", "lake"],
+)
+def test_a_full_disk_is_said_in_words_and_a_second_import_ends_it(tmp_path, monkeypatch, raised):
+    file = tmp_path / "clicks.csv"
+    file.write_text("session_id,item_id,ts\ns,a,1700000000\ns,b,1700000001\n")
+    run("init", "--workspace", tmp_path / "w")
+
+    def full(*_, **__):
+        raise raised
+
+    with monkeypatch.context() as patched:
+        patched.setattr("thinslice.store.lake.write_delta", full)
+        refused = run("import", "events", file, "--workspace", tmp_path / "w")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("Error: the disk is full")
+    assert "2 kept" in run("import", "events", file, "--workspace", tmp_path / "w").stdout
+
+
+def test_a_seed_below_zero_is_refused(tmp_path):
+    assert run("train", "--rng", "-1", "--workspace", tmp_path).exit_code == 2
 
 
 def test_python_m_thinslice_is_the_same_program():

@@ -119,9 +119,12 @@ def label_(
     person = by or getpass.getuser()
     if export_to is not None:
         export(export_to, frozen, items)
-        click.echo(
-            f"{len(frozen.queries):,} queries are in {export_to}; read picks with --picks FILE (query_id, item_id)."
-        )
+        if as_json:
+            print_json({"benchmark": name, "queries": len(frozen.queries), "file": str(export_to)})
+        else:
+            click.echo(
+                f"{len(frozen.queries):,} queries are in {export_to}; read picks with --picks FILE (query_id, item_id)."
+            )
         return
     chosen = read_picks(picks, frozen) if picks is not None else ask(workspace, head, frozen, items, person, count)
     kept = keep(workspace, head, chosen, person)

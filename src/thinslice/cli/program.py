@@ -3,10 +3,14 @@
 Exit codes are 0 done, 1 failed, 2 bad usage or bad input; messages go to stderr and say what, where and what to do.
 """
 
+import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import click
@@ -61,14 +65,57 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; what Thinslice or the disk refuses becomes a sentence on stderr and an exit code."""
         try:
-            return super().invoke(ctx)
+            with _Interrupts():
+                return super().invoke(ctx)
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (nobody reads us any more)
             ctx.exit(1)
         except ThinsliceError as error:
             raise (Refused if isinstance(error, BadInput) else Failed)(str(error)) from None
         except OSError as error:
-            raise Failed(f"{error.filename or 'the system'}: {error.strerror or error}.") from None
+            raise Failed(_said(error)) from None
+
+
+def _said(error: OSError) -> str:
+    """What the system refused, in words; libraries that write say in many ways that the disk is full.
+
+    >>> _said(OSError("442890 requested and 89056 written"))
+    'the disk is full. Make room and do it again: what was stored stays, and nothing is stored twice.'
+    >>> _said(PermissionError(13, "Permission denied", "/srv/rec/keys.json"))
+    '/srv/rec/keys.json: Permission denied.'
+    """
+    text = " ".join(str(error).split())
+    if error.errno == errno.ENOSPC or "No space left" in text or "requested and" in text:
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"the disk is full{where}. Make room and do it again: what was stored stays, and nothing is stored twice."
+        )
+    return f"{error.filename or 'the system'}: {(error.strerror or text).rstrip('.')}."
+
+
+class _Interrupts:
+    """What fails after Ctrl-C fails because of it: libraries that compute raise errors of their own then."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __enter__(self) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._mine():
+            signal.signal(signal.SIGINT, self._come)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._mine():
+            signal.signal(signal.SIGINT, self._before)
+        if self._came and error is not None and not isinstance(error, click.exceptions.Exit):
+            raise click.Abort from None
+
+    def _mine(self) -> bool:
+        return self._before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+
+    def _come(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        signal.default_int_handler(number, frame)
 
 
 class Failed(click.ClickException):

@@ -42,7 +42,9 @@ UNCHANGED = "nothing: the same data, settings and code."
     "--full/--refit", default=None, help="Tune models anew, or only learn the new clicks; by default when due."
 )
 @click.option("--force", is_flag=True, help="Publish also what does not pass the gates; the manifest says so.")
-@click.option("--rng", type=int, default=0, show_default=True, help="The seed: same data, same seed, same models.")
+@click.option(
+    "--rng", type=click.IntRange(0), default=0, show_default=True, help="The seed: same data, same seed, same models."
+)
 @json_option
 def command(
     workspace: Workspace, tenant: str, policy: str | None, full: bool | None, force: bool, rng: int, as_json: bool

@@ -1,5 +1,6 @@
 """The lake: everything that was ever received, in open tables that any analytics tool reads without us."""
 
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 from deltalake import write_deltalake as write_delta
+from deltalake.exceptions import DeltaError
 
 from thinslice.errors import BadInput, UnknownName
 from thinslice.settings import NAME_PATTERN
@@ -114,6 +116,7 @@ class Lake:
 
         Raises:
             UnknownName: There is no such table.
+        OSError: The disk is full, for instance.
         """
         spec = _spec(table)
         data = rows if isinstance(rows, pa.Table) else to_table(spec.record, rows)
@@ -130,18 +133,23 @@ class Lake:
         delta = self._table(table)
         assert delta is not None
         before = delta.version()
-        write_delta(
-            delta,
-            with_partition(data, spec.time) if spec.partitioned else data,
-            mode="append",
-            schema_mode="merge",
-            writer_properties=WriterProperties(compression="ZSTD"),
-            commit_properties=CommitProperties(
-                app_transactions=[Transaction(name, version) for name, version in sorted(marks.items())],
-                max_commit_retries=100,
-            ),
-            post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
-        )
+        try:
+            write_delta(
+                delta,
+                with_partition(data, spec.time) if spec.partitioned else data,
+                mode="append",
+                schema_mode="merge",
+                writer_properties=WriterProperties(compression="ZSTD"),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(name, version) for name, version in sorted(marks.items())],
+                    max_commit_retries=100,
+                ),
+                post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
+            )
+        except DeltaError as error:
+            if "No space left" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         delta.update_incremental()
         for version in range(before + 1, delta.version() + 1):
             _sync_commit(path, version)
