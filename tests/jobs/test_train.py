@@ -12,14 +12,14 @@ from thinslice.jobs import lesson, training_data
 from thinslice.jobs.demo import fill
 from thinslice.jobs.news import news_of_tenants, rows_of, state_of
 from thinslice.jobs.offline import exam_of
-from thinslice.jobs.recipes import Recipe
+from thinslice.jobs.recipes import Recipe, needed_policies
 from thinslice.jobs.schedule import Attempt
 from thinslice.jobs.train import train
 from thinslice.jobs.training_data import Clicks, askers_of, interactions_of, people_in, people_of, read_clicks
 from thinslice.models import MODELS, from_columns
 from thinslice.records import ACTIONS, Event, Experiment, ExperimentExposure, Exposure, Item, User, Variant
 from thinslice.sessions import person_id
-from thinslice.settings import Policy, Workspace
+from thinslice.settings import Policy, Workspace, read_settings
 from thinslice.store.artifacts import FileArtifacts
 from thinslice.store.lake import Lake
 
@@ -297,16 +297,16 @@ def test_a_new_item_is_learned_from_its_feed_alone_and_the_rest_stays(workspace)
     train(workspace, "shop", now=NOW)
     artifacts, lake = FileArtifacts(workspace.models), Lake(workspace.lake)
     before, _ = artifacts.load("shop", artifacts.live("shop")["live"])
-    assert not news_of_tenants(lake, artifacts, ["shop"], {})[0].feed
+    assert not news_of_tenants(lake, artifacts, wanted(workspace), {})[0].feed
     lake.append("items", [Item(tenant="shop", item_id="brand-new", updated_at=NOW, title="A brand new vase")])
-    assert news_of_tenants(lake, artifacts, ["shop"], {})[0].feed
+    assert news_of_tenants(lake, artifacts, wanted(workspace), {})[0].feed
     (trained,) = train(workspace, "shop", now=NOW, feed=True)
     after, manifest = artifacts.load("shop", trained.version)
     assert np.array_equal(before["session-knn"]["item"], after["session-knn"]["item"])
     for name in ("content", "newest"):
         assert "brand-new" in set(MODELS[name].from_arrays(after[name]).item_ids)
     assert manifest["offline"]
-    assert not news_of_tenants(lake, artifacts, ["shop"], {})[0].feed
+    assert not news_of_tenants(lake, artifacts, wanted(workspace), {})[0].feed
 
 
 def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace):
@@ -363,20 +363,21 @@ def test_other_code_that_makes_worse_models_leaves_the_stored_ones_in_place(work
     train(workspace, "shop", now=NOW)
     artifacts = FileArtifacts(workspace.models)
     before, _ = artifacts.load("shop", artifacts.live("shop")["live"])
-    knn = MODELS["session-knn"]
-    honest = knn.fit.__func__
+    for name in ("session-knn", "bought-together"):
+        honest = MODELS[name].fit.__func__
 
-    def spoiled(cls, interactions, items=None, *, rng=None, **settings):
-        mixed = np.random.default_rng(0).permutation(interactions.item)
-        return honest(cls, interactions._replace(item=mixed), items, rng=rng, **settings)
+        def spoiled(cls, interactions, items=None, *, rng=None, honest=honest, **settings):
+            mixed = np.random.default_rng(0).permutation(interactions.item)
+            return honest(cls, interactions._replace(item=mixed), items, rng=rng, **settings)
 
-    monkeypatch.setattr(knn, "fit", classmethod(spoiled))
+        monkeypatch.setattr(MODELS[name], "fit", classmethod(spoiled))
     monkeypatch.setattr("thinslice.jobs.publication.code_version", lambda: "other")
     monkeypatch.setattr("thinslice.jobs.lesson.code_version", lambda: "other")
     for scheduled in (False, True):
         (trained,) = train(workspace, "shop", now=NOW, scheduled=scheduled)
         assert "session-knn" in trained.withheld
         assert "session-knn" in trained.kept
+        assert "bought-together" not in trained.withheld  # a shelf does not foresee clicks: it is not judged by them
         after, _ = artifacts.load("shop", trained.version)
         assert np.array_equal(before["session-knn"]["item"], after["session-knn"]["item"])
         assert np.array_equal(before["implicit-cosine"]["weight"], after["implicit-cosine"]["weight"])
@@ -512,17 +513,38 @@ def test_a_model_that_knows_users_is_told_what_the_shop_says_of_them(workspace):
     assert not model.knows("user-99")
 
 
+def wanted(workspace):
+    return {"shop": needed_policies(read_settings(workspace), "shop")}
+
+
+def test_a_policy_that_is_new_in_the_settings_is_news_until_it_was_tried(workspace):
+    fill(workspace, "shop", now=NOW, sessions=100)
+    lake, artifacts = Lake(workspace.lake), FileArtifacts(workspace.models)
+    train(workspace, "shop", now=NOW)
+    settle(workspace, mine=("session-knn", {"neighbors": 50}))
+    assert news_of_tenants(lake, artifacts, wanted(workspace), {})[0].rows == 1
+    tried = {"shop": Attempt(9e9, rows_of(lake)["shop"], "")}
+    assert news_of_tenants(lake, artifacts, wanted(workspace), tried)[0].rows == 0
+    train(workspace, "shop", now=NOW, force=True)
+    assert news_of_tenants(lake, artifacts, wanted(workspace), {})[0].rows == 0
+    settle(workspace, mine=("session-knn", {"neighbors": 60}))
+    assert news_of_tenants(lake, artifacts, wanted(workspace), {})[0].rows == 1
+
+
 def test_news_are_rows_that_the_models_have_not_seen(workspace):
     fill(workspace, "shop", now=NOW, sessions=100)
     lake, artifacts = Lake(workspace.lake), FileArtifacts(workspace.models)
-    (before,) = news_of_tenants(lake, artifacts, ["shop"], {})
+    (before,) = news_of_tenants(lake, artifacts, wanted(workspace), {})
     assert before.trained_at is None
     assert before.rows == rows_of(lake)["shop"]
     train(workspace, "shop", now=NOW)
-    assert news_of_tenants(lake, artifacts, ["shop"], {})[0].rows == 0
+    assert news_of_tenants(lake, artifacts, wanted(workspace), {})[0].rows == 0
     lake.append("events", [view("v", "a", 1), view("v", "b", 1)])
-    assert news_of_tenants(lake, artifacts, ["shop"], {})[0].rows == 2
-    assert news_of_tenants(lake, artifacts, ["shop"], {"shop": Attempt(9e9, rows_of(lake)["shop"], "")})[0].rows == 0
+    assert news_of_tenants(lake, artifacts, wanted(workspace), {})[0].rows == 2
+    assert (
+        news_of_tenants(lake, artifacts, wanted(workspace), {"shop": Attempt(9e9, rows_of(lake)["shop"], "")})[0].rows
+        == 0
+    )
 
 
 def test_no_sessions_make_no_interactions(workspace):

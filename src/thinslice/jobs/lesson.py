@@ -354,6 +354,7 @@ class Lesson:
             if name in self._before.arrays
             and arrays is not self._before.arrays[name]
             and recipe.policy.model not in IMPERSONAL
+            and not getattr(MODELS[recipe.policy.model], "shelf", False)
             and self._before.made_by(name) != code_version()
         ]
         exam = seen_exam(self._clicks, float(manifest.get("until", 0.0))) if doubtful else None

@@ -27,6 +27,7 @@ from thinslice.jobs.compact import is_due, log_bytes
 from thinslice.jobs.measure import measure_all
 from thinslice.jobs.news import news_of_tenants
 from thinslice.jobs.program import write_programs
+from thinslice.jobs.recipes import needed_policies
 from thinslice.jobs.refill import refill_catalog, refill_sessions
 from thinslice.jobs.schedule import Attempt, News, Timer, lag_s, next_feed, next_training, next_tuning
 from thinslice.jobs.tend import tend
@@ -265,7 +266,8 @@ class Jobs:
         every_s = self.settings.training.every_s
         versions = (self.lake.version("events"), self.lake.version("items"))
         if versions != self._counted:
-            self._news = news_of_tenants(self.lake, self.artifacts, list(self.settings.tenants), self._attempted)
+            wanted = {name: needed_policies(self.settings, name) for name in self.settings.tenants}
+            self._news = news_of_tenants(self.lake, self.artifacts, wanted, self._attempted)
             self._counted = versions
         now = time.time()
         lag = {tenant: round(seconds, 1) for tenant, seconds in lag_s(self._news, now, every_s).items()}
