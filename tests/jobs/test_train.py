@@ -309,7 +309,7 @@ def test_a_new_item_is_learned_from_its_feed_alone_and_the_rest_stays(workspace)
     assert not news_of_tenants(lake, artifacts, wanted(workspace), {})[0].feed
 
 
-def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace):
+def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace, monkeypatch):
     settle(workspace, ranker=("session-ranker", {"least_questions": 100, "trees": 10}))
     fill(workspace, "shop", now=NOW, sessions=600)
     (first,) = train(workspace, "shop", now=NOW, full=False)
@@ -326,6 +326,10 @@ def test_the_session_ranker_is_tuned_when_due_and_freshened_otherwise(workspace)
     assert manifest["tuned"]["ranker"] == tuning
     assert "new-a" in set(MODELS["session-ranker"].from_arrays(models["ranker"]).item_ids)
     assert train(workspace, "shop", now=NOW)[0].version == fresh.version
+    monkeypatch.setattr("thinslice.jobs.recipes.version", lambda _: "9.9")
+    (put_off,) = train(workspace, "shop", now=NOW, full=False)
+    assert put_off.tuning_due == {"ranker": f"it was tuned by release {tuning['release']}"}
+    assert tuning["release"] not in ("", "9.9")
 
 
 def test_a_tuning_that_this_release_cannot_read_is_made_anew_and_not_replaced_by_defaults(workspace, monkeypatch):

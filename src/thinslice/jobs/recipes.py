@@ -44,11 +44,13 @@ class Tuning(NamedTuple):
         name: Says which tuning it is: 16 hex digits of what was tuned and learned.
         clicks: How many clicks there were.
         until: Unix seconds of the newest of them.
+        release: The release of Thinslice that tuned it; empty: an early one.
     """
 
     name: str
     clicks: int
     until: float
+    release: str = ""
 
 
 class Recipe(NamedTuple):
@@ -151,13 +153,15 @@ def tuning_of(model: Model, interactions: Interactions) -> Tuning | None:
     for name in sorted(arrays):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     until = float(interactions.time.max()) if len(interactions.time) else 0.0
-    return Tuning(digest.hexdigest()[:16], len(interactions.item), until)
+    return Tuning(digest.hexdigest()[:16], len(interactions.item), until, version("thinslice"))
 
 
 def tuning_due(tuning: Tuning | None, interactions: Interactions) -> str:
     """Why a model should tune itself again, in words; empty while what it has is good enough."""
     if tuning is None:
         return "it was never tuned"
+    if tuning.release != version("thinslice"):
+        return f"it was tuned by {f'release {tuning.release}' if tuning.release else 'an earlier release'}"
     clicks = len(interactions.item)
     if clicks >= GROWN * tuning.clicks and clicks > tuning.clicks:
         return f"there are {clicks:,} clicks, it was tuned on {tuning.clicks:,}"
@@ -169,7 +173,7 @@ def tuning_due(tuning: Tuning | None, interactions: Interactions) -> str:
 def tuning_in(manifest: Mapping[str, Any], name: str) -> Tuning | None:
     """The tuning of a policy as a manifest says it."""
     found = manifest.get("tuned", {}).get(name)
-    return Tuning(found["name"], found["clicks"], found["until"]) if isinstance(found, dict) else None
+    return Tuning(**found) if isinstance(found, dict) else None
 
 
 def read_model(name: str, arrays: Arrays, manifest: Mapping[str, Any]) -> Model | None:
