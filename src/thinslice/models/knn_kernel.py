@@ -417,10 +417,16 @@ def given(  # type: ignore[no-untyped-def]
     clicked = item.view(np.uint32)
     back, ahead = extent(distance)
     reach = distance.size // 2
+    end = np.empty(found, np.int64)
     for n in range(found):
+        end[n] = session_ptr[neighbor[n] + 1]
+    largest = np.uint32(0)
+    for n in range(found):  # fetches from far apart, all at once, what the walk below would fetch one after the other
+        largest = max(largest, clicked[np.uint64(end[n] - 1)])
+    for n in range(found if largest < score.size else 0):
         bits = mask[n]
         match = np.uint32(known[first_bit(np.uint32(bits))])
-        stop = session_ptr[neighbor[n] + 1]
+        stop = end[n]
         at = stop - 1
         while clicked[np.uint64(at)] != match:
             at -= 1

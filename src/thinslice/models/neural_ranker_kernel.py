@@ -12,7 +12,7 @@ def contributions(inputs, before, narrow, at, begin, hidden, inner, out, usual_b
         inputs: Shape (rows, 2 features), float32: what the first layer sees.
         before: Shape (rows, units), float32: inputs of the units of the first layer.
         narrow: Shape (rows, fewer units), float32: those of the second.
-        at: Which rows, int64.
+        at: Which rows, int64; a negative one is none, and gave nothing.
         begin: The first of the features.
         hidden: Shape (2 features, units), float32: weights of the first layer.
         inner: Shape (fewer units, units), float32: those of the second.
@@ -30,6 +30,10 @@ def contributions(inputs, before, narrow, at, begin, hidden, inner, out, usual_b
     back = np.empty(hidden.shape[1], np.float32)
     for n in range(at.size):
         row = at[n]
+        if row < 0:
+            found[n] = 0
+            others[n] = 0
+            continue
         back[:] = 0
         for v in range(out.size):
             slope[v] = chord(narrow[row, v], usual_narrow[v]) * out[v]

@@ -3,7 +3,7 @@
 `neural_ranker_fit` learns it.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -84,7 +84,7 @@ class Network:
         self, inputs: NDArray[np.float32], pieces: list[tuple[NDArray[np.float32], ...]], at: NDArray[np.int64],
         first: int | None,
     ) -> NDArray[np.float64]:  # fmt: skip
-        """See `Scored.given`; the pieces are what `_layers` said of the inputs."""
+        """See `Scored.given`, here also of no row (-1); the pieces are what `_layers` said of the inputs."""
         before, narrow, _ = pieces[0] if len(pieces) == 1 else map(np.concatenate, zip(*pieces, strict=True))
         each, others = _kernel().contributions(inputs, before, narrow, at, first or 0, *self._explaining)
         gave: NDArray[np.float64] = each if first is None else others
@@ -133,6 +133,7 @@ def widened(rows: NDArray[np.float32], per_unit: NDArray[np.float32]) -> NDArray
     return np.concatenate([rows, logs], axis=1, dtype=np.float32)
 
 
+@cache
 def _kernel() -> Any:
     """The compiled loop, imported late."""
     from thinslice.models import neural_ranker_kernel

@@ -91,11 +91,7 @@ def _given(
         place = np.empty(len(trees.score), np.int64)
         place.fill(-1)
         place[rows] = np.arange(len(rows))
-        own = place[at]
-        if len(own) and own.min() >= 0:
-            return gave + said.given(own, first)
-        inside = own >= 0
-        gave[inside] += said.given(own[inside], first)
+        gave += said.given(place[at], first)
     return gave
 
 
