@@ -148,6 +148,30 @@ def test_a_healthy_workspace_is_well_but_for_the_service_that_does_not_run(half)
     assert "thinslice serve" in findings["service"]["advice"]
 
 
+def test_a_table_whose_file_is_broken_is_named_by_doctor_and_in_one_line_by_train(half):
+    Lake(half.lake).append("events", events(60))
+    file = next((half.lake / "events").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:100])
+    status, findings = doctor(half)
+    assert status == "problem"
+    assert file.name[:30] in findings["events"]["message"]
+    assert "\n" not in findings["events"]["message"]
+    assert findings["keys"]["status"] == "ok", "the other checks go on"
+    refused = CliRunner().invoke(program, ["train", "--workspace", str(half.root)])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("Error: the lake cannot be read: ")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_broken_model_is_to_be_trained_again(half):
+    fill(half, "shop", now=NOW, sessions=60)
+    (trained,) = train(half, "shop", now=NOW)
+    (half.models / "shop" / "versions" / trained.version / "manifest.json").unlink()
+    status, findings = doctor(half)
+    assert (status, findings["model"]["advice"]) == ("problem", "Train again.")
+    assert CliRunner().invoke(program, ["models", "list", "--workspace", str(half.root)]).exit_code == 0
+
+
 def test_words_are_for_people_and_say_the_same(half):
     result = CliRunner().invoke(program, ["doctor", "--workspace", str(half.root)])
     assert result.exit_code == 1, "a cron job must hear of it"

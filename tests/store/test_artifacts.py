@@ -129,6 +129,30 @@ def test_damage_on_the_disk_is_noticed(tmp_path, file, damage):
         store.load("shop", version)
 
 
+def test_a_broken_version_is_mended_when_the_same_content_is_stored_again(tmp_path):
+    store = FileArtifacts(tmp_path)
+    version = store.put("shop", "live", bundle(), {"a": 1})
+    store.promote("shop", "live", version)
+    store.put("shop", "live", bundle(), {"a": 1})
+    before = store.generation("shop")
+    (tmp_path / "shop" / "versions" / version / "manifest.json").unlink()
+    assert store.put("shop", "live", bundle(), {"a": 1}) == version
+    assert store.load("shop", version)[1]["a"] == 1
+    assert store.generation("shop") == before + 1, "workers that could not use it look again"
+
+
+def test_a_broken_registry_says_which_file_to_delete(tmp_path):
+    store = FileArtifacts(tmp_path)
+    store.put("shop", "live", bundle(), {})
+    path = tmp_path / "shop" / "registry.json"
+    path.write_text("garbage")
+    with pytest.raises(Corrupt, match="cannot be read") as broken:
+        store.live("shop")
+    assert f"delete {path} and train again" in broken.value.hint
+    path.unlink()
+    store.promote("shop", "live", store.put("shop", "live", bundle(), {}))
+
+
 def test_arrays_are_mapped_and_survive_their_deletion(tmp_path):
     store = FileArtifacts(tmp_path)
     versions = [store.put("shop", "live", bundle(number), {}) for number in range(3)]

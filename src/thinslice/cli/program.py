@@ -74,6 +74,17 @@ class Program(click.Group):
             raise (Refused if isinstance(error, BadInput) else Failed)(str(error)) from None
         except OSError as error:
             raise Failed(_said(error)) from None
+        except _of_the_lake() as error:
+            said = str(error).partition("\n")[0].rstrip(".")
+            raise Failed(f"the lake cannot be read: {said}. Restore what it names from a backup.") from None
+
+
+def _of_the_lake() -> tuple[type[Exception], ...]:
+    """The errors of the lake's libraries about files; none where nobody has imported them."""
+    kinds = {"duckdb": ("IOException", "InvalidInputException"), "deltalake.exceptions": ("DeltaError",)}
+    return tuple(
+        getattr(sys.modules[module], name) for module, names in kinds.items() if module in sys.modules for name in names
+    )
 
 
 def _said(error: OSError) -> str:

@@ -88,7 +88,9 @@ def evaluate(
     replays = {name: found.answers for name, found in measured.items()}
     enough = simplest(replays, margin=margin, k=k)
     asked = len(next(iter(replays.values())).rank)
-    few = f" `train` chooses by {MIN_QUERIES} queries or more, these are {asked}." if asked < MIN_QUERIES else ""
+    few = ""
+    if len(replays) > 1 and asked < MIN_QUERIES:
+        few = f" `train` chooses by {MIN_QUERIES} queries or more, these are {asked}."
     return {
         "protocol": protocol(parts, k, rng, margin, refit_hours, items),
         "models": [found.row for found in measured.values()],

@@ -11,7 +11,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import duckdb
 import msgspec
+from deltalake.exceptions import DeltaError
 
 from thinslice.errors import BadInput, ThinsliceError
 from thinslice.experiments import is_running
@@ -93,9 +95,10 @@ def check_up(workspace: Workspace, now: datetime) -> list[Finding]:
     for name, check in CHECKS.items():
         try:
             findings.append(check(patient))
-        except (ThinsliceError, OSError, ValueError) as error:
-            advice = "Restore what the message names from a backup."
-            findings.append(Finding(name=name, status="problem", message=f"could not be read: {error}", advice=advice))
+        except (ThinsliceError, OSError, ValueError, duckdb.Error, DeltaError) as error:
+            said = error.message if isinstance(error, ThinsliceError) else str(error).partition("\n")[0]
+            advice = getattr(error, "hint", "") or "Restore what the message names from a backup."
+            findings.append(Finding(name=name, status="problem", message=f"could not be read: {said}", advice=advice))
     return findings
 
 

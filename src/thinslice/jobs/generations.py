@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thinslice.errors import NotReady, UnknownName
+from thinslice.errors import Corrupt, NotReady, UnknownName
 from thinslice.evaluation import Replay, difference
 from thinslice.evaluation.gates import MIN_QUERIES, failures, gates
 from thinslice.jobs.offline import Exam, K, changes_of, figures_of, seen_exam, sessions_of, unseen_exam
@@ -47,7 +47,10 @@ def listed(workspace: Workspace, tenant: str) -> list[dict[str, Any]]:
     held, notes = artifacts.held(tenant), artifacts.notes(tenant)
     rows = []
     for row in artifacts.versions(tenant):
-        manifest = artifacts.manifest(tenant, row["version"])
+        try:
+            manifest = artifacts.manifest(tenant, row["version"])
+        except (Corrupt, UnknownName):
+            manifest = {}  # it is listed all the same; training makes it anew
         rows.append(
             {
                 **row,

@@ -5,13 +5,14 @@ where its recipe changed, beside the recipe that serves now. Who passes learns f
 out: the recipe that serves now goes on, or popularity answers.
 """
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from thinslice.errors import BadSettings
+from thinslice.errors import BadSettings, Corrupt, UnknownName
 from thinslice.evaluation import Replay, simplest
 from thinslice.evaluation.gates import MIN_QUERIES, better_than_popular, failures, gates, not_worse, segments_hold
 from thinslice.jobs.offline import MAX_QUERIES, Exam, K, exam_of, figures_of, seen_exam
@@ -90,11 +91,15 @@ class Stored:
 
 
 def stored(artifacts: FileArtifacts, tenant: str, slot: str) -> Stored:
-    """What is live in a slot now."""
+    """What is live in a slot now; what lies there broken is as good as nothing, so that a training mends it."""
     version = artifacts.live(tenant).get(slot)
     if version is None:
         return Stored()
-    arrays, manifest = artifacts.load(tenant, version)
+    try:
+        arrays, manifest = artifacts.load(tenant, version)
+    except (Corrupt, UnknownName) as error:
+        _log.warning("%s What is learned now does not go on from it.", error.message)
+        return Stored()
     return Stored(version, manifest, arrays)
 
 
@@ -102,6 +107,8 @@ def same(one: Policy | None, other: Policy) -> bool:
     """Whether two policies have the same model with the same settings."""
     return one is not None and (one.model, one.settings) == (other.model, other.settings)
 
+
+_log = logging.getLogger("thinslice.jobs")
 
 ONLY_POPULAR = (
     "popular is enough: no session holds two different items and the catalog describes none, so that there is nothing "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from thinslice.errors import Corrupt, UnknownName
 from thinslice.jobs.schedule import Attempt, News
 from thinslice.jobs.training_data import Counted, count_all
 from thinslice.settings import Policy
@@ -32,7 +33,10 @@ def state_of(artifacts: FileArtifacts, tenant: str) -> State | None:
     """What the live models of a tenant have seen; None when there are none."""
     for row in artifacts.versions(tenant):
         if row["name"] == LIVE_SLOT and row["live"]:
-            manifest = artifacts.manifest(tenant, row["version"])
+            try:
+                manifest = artifacts.manifest(tenant, row["version"])
+            except (Corrupt, UnknownName):
+                return None  # the next training makes it anew
             made = {
                 name: Policy(model=kind, settings=manifest.get("settings", {}).get(name, {}))
                 for name, kind in manifest.get("policies", {}).items()

@@ -224,10 +224,14 @@ class FileArtifacts:
         return folder, stored
 
     def _take_in(self, registry: Registry, draft: Path, version: str) -> None:
-        """Moves a draft to its place; what lies there unlisted may be half of what another process was deleting."""
+        """Moves a draft to its place; what lies there broken, or unlisted and half deleted by another, goes first."""
         target = draft.parent / version
-        if target.is_dir() and not any(entry.version == version for entry in registry.stored):
+        listed = any(entry.version == version for entry in registry.stored)
+        if target.is_dir() and not listed:
             shutil.rmtree(target)
+        elif listed and not _alike(draft, target):
+            shutil.rmtree(target, ignore_errors=True)
+            registry.generation += 1  # who could not use it looks again
         if not target.is_dir():
             draft.rename(target)
             sync_directory(target.parent)
@@ -417,11 +421,19 @@ def _listed(registry: Registry) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def _alike(folder: Path, other: Path) -> bool:
+    """Whether each file of a folder stands in another one, byte for byte."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    theirs = [(path, other / path.relative_to(folder)) for path in files]
+    return all(twin.is_file() and _sha256(twin) == _sha256(path) for path, twin in theirs)
+
+
 def _read_registry(path: Path) -> Registry:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Registry)
     except msgspec.DecodeError as error:
-        raise Corrupt(f"{path.name} of {path.parent.name} cannot be read: {error}.", hint="Train again.") from error
+        hint = f"Restore it from a backup, or delete {path} and train again."
+        raise Corrupt(f"{path.name} of {path.parent.name} cannot be read: {error}.", hint=hint) from error
 
 
 def _write(path: Path, data: bytes) -> None:
