@@ -10,7 +10,7 @@ from thinslice.models import SessionRanker, from_columns
 from thinslice.models.candidates import Candidates
 from thinslice.models.lambdamart import Trees
 from thinslice.models.people import FEATURES, HISTORY, NEVER, OWN, People
-from thinslice.models.people_ranking import KNOWN_SHARE, helps, share_of_known
+from thinslice.models.people_ranking import KNOWN_SHARE, LEAST, helps, share_of_known
 from thinslice.models.trees_and_network import TreesAndNetwork
 from thinslice.models.tuning import head, tune
 from thinslice.models.user_traits import NOWHERE_KM, Traits
@@ -164,6 +164,23 @@ def test_a_score_is_the_sum_of_its_terms_for_somebody_known(ranker):
             assert reason.score == pytest.approx(score, rel=1e-9)
             assert sum(reason.terms.values()) == pytest.approx(score, rel=1e-9, abs=1e-9)
         assert any("history" in again.explain(session, name, user_id="p9").terms for name in found.item_ids)
+
+
+def test_a_reason_for_somebody_known_never_names_what_spoke_against_the_item(ranker):
+    lowered = 0
+    for person in ("p1", "p9", "p30"):
+        for session in ([], ["any-3"], ["own-9-2", "any-1", "never seen"]):
+            shown = ranker.recommend(session, 40, user_id=person).item_ids
+            causes = ranker.causes(session, shown, user_id=person)
+            assert any(causes)
+            for cause, reason in zip(causes, ranker.explain_all(session, shown, user_id=person), strict=True):
+                items = {name: given for name, given in reason.terms.items() if name in ranker.item_ids.code}
+                best = max(items.values(), default=0.0)
+                assert items[cause] == pytest.approx(best) if cause else best <= 2 * LEAST
+                lowered += min(items.values(), default=0.0) < 0
+            again = SessionRanker.from_arrays(ranker.arrays())
+            assert [again.causes(session, [each], user_id=person)[0] for each in shown] == causes
+    assert lowered > 10
 
 
 def test_a_mask_only_leaves_items_out_for_somebody_known(ranker):

@@ -66,6 +66,19 @@ def test_of_each_block_the_network_is_asked_about_the_best_by_trees_and_the_othe
     assert network.score(rows, block).score.tolist() == network.predict(rows).tolist()
 
 
+def test_to_candidates_that_the_network_was_not_asked_about_it_gave_nothing(both):
+    trees, network = alone(both)
+    rows, at = lessons(questions=40).rows, np.arange(100, 200)
+    near = np.argsort(-trees.predict(rows[at]), kind="stable")[:NEAR]
+    expected = trees.contributions(rows[at])
+    expected[near] += network.contributions(rows[at][near])
+    for scored, gave in ((both.score(rows, 100), expected), (both.score(rows, 0), both.contributions(rows[at]))):
+        assert scored.given(at, None) == pytest.approx(gave, rel=1e-4, abs=1e-5)
+        for first in (1, 4, len(FEATURES) - 1):
+            assert scored.given(at, first) == pytest.approx(gave[:, :first].sum(axis=1), rel=1e-4, abs=1e-4)
+    assert both.score(rows, 0).score.tolist() == both.predict(rows).tolist()
+
+
 def test_what_the_features_gave_adds_up_and_no_score_leaves_the_span(both):
     rows = lessons(rng=2).rows
     rest = both.predict(rows) - both.contributions(rows).sum(axis=1)
