@@ -13,11 +13,11 @@ from thinslice.errors import BadInput
 from thinslice.models import candidates, feature_kernel, from_columns
 from thinslice.models.candidate_kernel import LONG
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, questions_of
-from thinslice.models.lambdamart import figures, learn, ranked
+from thinslice.models.lambdamart import figures, learn, ranked, stump
 from thinslice.models.people_ranking import LEAST
 from thinslice.models.ranking_features import FEATURES, TERMS, item_facts
 from thinslice.models.session_ranker import SessionRanker
-from thinslice.models.tuning import Asked, head
+from thinslice.models.tuning import Asked, head, shown_lower, tune
 from thinslice.recommend.reasons import reasons
 from thinslice.testing import check_model, small_world
 
@@ -72,7 +72,7 @@ def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
     asked = []
     lessons = Candidates.lessons
     monkeypatch.setattr(
-        Candidates, "lessons", lambda self, questions, *rest: asked.append((len(built), questions)) or lessons(
+        Candidates, "lessons", lambda self, questions, *rest: asked.append((len(built), self, questions)) or lessons(
             self, questions, *rest)
     )  # fmt: skip
     SessionRanker.fit(log, rng=0, least_questions=100, candidates=20)
@@ -81,12 +81,56 @@ def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
     assert sessions == int(0.9 * (len(log.session_ptr) - 1))
     assert past.item.tolist() == log.item[: len(past.item)].tolist()
     newer = questions_of(log, sessions, np.ones(len(log.item_ids), dtype=bool))
+    assert [len(clicks.session_ptr) - 1 for clicks in built] == [810, 720, 900]
     assert asked
-    for indexed, questions in asked:
-        assert indexed == 1  # the index of all clicks is built after the last question
-        assert np.array_equal(questions.clicks, newer.clicks)
+    for indexed, stage, questions in asked:
+        assert indexed < 3  # the index of all clicks is built after the last question
+        own = len(stage.knn.arrays()["session_ptr"]) - 1
+        if own == 720:  # what was learned is also judged by the time before
+            assert np.array_equal(questions.clicks, log.item[log.session_ptr[720] : log.session_ptr[810]])
+        else:
+            assert own == sessions
+            assert np.array_equal(questions.clicks, newer.clicks)
         assert (questions.begin < questions.end).all()
         assert np.array_equal(questions.answer, questions.clicks[questions.end])
+
+
+def test_what_helps_with_the_newest_questions_alone_and_not_at_an_earlier_time_does_not_rank(log):
+    class Fickle:
+        """Agrees with the blend when it is asked about the newest time, and not when about an earlier one."""
+
+        asked = 0
+
+        def predict(self, rows):
+            self.asked += 1
+            return rows[:, 0] * (1.0 if self.asked == 1 else -1.0) + 1e-3 * (self.asked == 1) * rows[:, 1]
+
+    class Learner:
+        def __init__(self):
+            self.settings = {}
+
+        def trials(self, part, exam):
+            return {"fickle": Fickle()}
+
+        def whole(self, lessons, trial):
+            return stump()
+
+    tuned = tune(log, candidates=20, holdout=0.1, least_questions=100, budget_s=5, seed=0, learner=Learner())
+    told = tuned.evidence["ranking"]
+    assert told["exam"]["fickle"]["mrr"] == pytest.approx(told["exam"]["blend"]["mrr"], abs=0.01)
+    assert told["exam_of_earlier"]["fickle"]["mrr"] < told["exam_of_earlier"]["blend"]["mrr"]
+    assert tuned.second is None
+    assert told["why"] == "the blend alone foresees better"
+
+
+def test_answers_are_shown_to_stand_lower_only_where_luck_does_not_explain_it():
+    draw = np.random.default_rng(0)
+    rank = draw.integers(-1, 40, 500)
+    assert not shown_lower(rank, rank)
+    assert not shown_lower(draw.permutation(rank), rank)
+    assert shown_lower(rank + 5, np.maximum(rank, 0))
+    assert not shown_lower(np.maximum(rank, 0), rank + 5)
+    assert not shown_lower(rank[:0], rank[:0])
 
 
 def test_where_the_newest_sessions_give_few_questions_older_ones_are_asked_about_each_of_its_own_past(log, monkeypatch):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thinslice.models.candidates import DEFAULTS, SOURCES, Candidates, Lessons, Questions, questions_of
 from thinslice.models.forest import Scored
-from thinslice.models.lambdamart import figures, ranked
+from thinslice.models.lambdamart import CUT, figures, ranked
 from thinslice.records import Arrays, Interactions
 
 QUESTIONS_PER_S = 50
@@ -19,6 +19,9 @@ QUESTIONS_PER_S = 50
 
 MOST_QUESTIONS = 3000
 """More would not tell settings apart that matter."""
+
+EARLIER_QUESTIONS = 1500
+"""Questions of an earlier time by which what was learned is judged, too."""
 
 ROWS_PER_S = 14_000
 """Rows that the trees learn from, for each CPU second of the budget: with the features of those rows half of it."""
@@ -176,7 +179,8 @@ def tune(
     judged = questions.some(_sample(draw, asked, min(MOST_QUESTIONS, affordable)))
     settings, tried = _settings(judged, defaults, candidates)
     questions = questions.weighted(settings)
-    second, learned = _ranking(questions, candidates, budget_s, seed, learner)
+    earlier = _earlier(interactions, holdout, settings, seed) if len(stretches) == 1 else None
+    second, learned = _ranking(questions, earlier, candidates, budget_s, seed, learner)
     evidence = {
         "tuned": True,
         "learned_from": {"sessions": first, "clicks": int(interactions.session_ptr[first])},
@@ -213,6 +217,21 @@ def _stretches(interactions: Interactions, holdout: float, least_questions: int)
             break
         end, wanted = first, max(wanted, MOST_QUESTIONS)
     return found
+
+
+def _earlier(interactions: Interactions, holdout: float, settings: Mapping[str, float], seed: int) -> Lessons | None:
+    """Questions of the sessions before those that are learned from, of an index of what was before them, if any."""
+    count = len(interactions.session_ptr) - 1
+    first, end = int((1 - 2 * holdout) * count), int((1 - holdout) * count)
+    if first <= 0:
+        return None
+    past = head(interactions, first)
+    known = np.zeros(len(interactions.item_ids), dtype=np.bool_)
+    known[past.item] = True
+    questions = questions_of(head(interactions, end), first, known)
+    taken = _sample(np.random.default_rng([seed, 3]), len(questions.answer), EARLIER_QUESTIONS)
+    found = Candidates.build(past, settings).lessons(questions.some(taken), int(settings["candidates"]), 1.0, seed)
+    return found if len(found.sizes) else None
 
 
 def head(interactions: Interactions, sessions: int) -> Interactions:
@@ -271,9 +290,14 @@ def _settings(judged: Asked, start: dict[str, float], candidates: int) -> tuple[
 
 
 def _ranking(
-    questions: Asked, candidates: int, budget_s: float, seed: int, learner: Learner
+    questions: Asked, earlier: Lessons | None, candidates: int, budget_s: float, seed: int, learner: Learner
 ) -> tuple[SecondStage | None, dict[str, Any]]:
-    """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does."""
+    """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does.
+
+    Trees can learn by heart which items the time after the index liked, by the popularity that each has in the index;
+    that helps with the newest questions, too, and never again. So the questions of an `earlier` time count as much, and
+    what puts the answers of either time lower than the blend does, by more than luck explains, is not used.
+    """
     asked, ease = len(questions), questions.ease
     rows = int(ROWS_PER_S * budget_s)
     keep = float(np.clip(rows / (asked * ease * candidates), *KEEP))
@@ -291,15 +315,27 @@ def _ranking(
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
     trials = learner.trials(part, whole)
-    ranks: dict[str, NDArray[Any]] = {"blend": whole.rank}
-    ranks |= {name: ranked(trial.predict(whole.rows), whole) for name, trial in trials.items()}
-    judged = {name: figures(rank, candidates) for name, rank in ranks.items()}
-    told |= {"exam": judged, **learner.settings}
-    reached = {name: each["hr"] + each["mrr"] for name, each in judged.items()}
+    exams = {"exam": whole} | ({} if earlier is None else {"exam_of_earlier": earlier})
+    reached = dict.fromkeys(("blend", *trials), 0.0)
+    for which, asked_of in exams.items():
+        ranks: dict[str, NDArray[Any]] = {"blend": asked_of.rank}
+        ranks |= {name: ranked(trial.predict(asked_of.rows), asked_of) for name, trial in trials.items()}
+        told[which] = {name: figures(rank, candidates) for name, rank in ranks.items()}
+        for name, each in told[which].items():
+            worse = shown_lower(ranks[name], ranks["blend"])
+            reached[name] += -np.inf if worse else each["hr"] + each["mrr"]
+    told |= learner.settings
     best = max(trials, key=reached.__getitem__)  # of equals the first, which is the simplest
     if reached[best] < reached["blend"]:
         return None, {**told, "why": "the blend alone foresees better"}
     return learner.whole(lessons, trials[best]), {**told, "ranks": best}
+
+
+def shown_lower(ranks: NDArray[Any], than: NDArray[Any]) -> bool:
+    """Whether the same answers stand lower than by other ranks: in MRR, by more than two standard errors."""
+    mine, other = (np.where((rank >= 0) & (rank < CUT), 1 / (np.maximum(rank, 0) + 1.0), 0.0) for rank in (ranks, than))
+    gain = mine - other
+    return bool(len(gain) and gain.mean() < -2 * gain.std() / np.sqrt(len(gain)))
 
 
 def first_questions(lessons: Lessons, cut: int) -> Lessons:
