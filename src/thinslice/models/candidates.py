@@ -167,7 +167,7 @@ class Candidates:
         self._scratch.asked = None
         size = _features().foresee(
             *(readable(array) for array in questions), more_ptr, readable(joined), float(keep), seed,
-            *self._asked(room), stop, *room[1], rank, written, rows, label, code,
+            *self._asked(room), stop, rank, written, rows, label, code,
         )  # fmt: skip
         owner = np.repeat(np.arange(asked, dtype=np.int32), written)
         return Lessons(rows[:size], label[:size], written[written > 0], rank, code[:size], owner)

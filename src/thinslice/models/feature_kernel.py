@@ -233,8 +233,7 @@ def join(more, slot, touched, table, order, count, size):  # type: ignore[no-unt
 @njit(nogil=True, cache=True)
 def foresee(  # type: ignore[no-untyped-def]
     clicks, begin, end, answer, more_ptr, more, keep, seed, index, sample, wanted, room, graphs, recency, blend, facts,
-    vectors, vector_step, slot, touched, table, total, order, stop, rows, codes, blended, found, written, kept, label,
-    kept_code,
+    vectors, vector_step, slot, touched, table, total, order, stop, found, written, kept, label, kept_code,
 ):  # fmt: skip
     """Asks many questions whose answers are known: where the answer stands, and rows to learn from.
 
@@ -250,29 +249,47 @@ def foresee(  # type: ignore[no-untyped-def]
     size = 0
     lean = keep < 0
     best = np.int64(0)  # no literal: `look` has one compiled form
+    ranks = np.empty(order.size, np.int32)
     for q in range(begin.size):
-        count, _, _, _ = look(
-            clicks[begin[q] : end[q]], index, sample, wanted, room, graphs, recency, blend, facts, vectors, vector_step,
-            slot, touched, table, total, order, more[more_ptr[q] : more_ptr[q + 1]], best, stop, lean, rows, codes,
-            blended,
-        )  # fmt: skip
+        session = clicks[begin[q] : end[q]]
+        rows, looked, distinct, _, neighbors = propose(  # type: ignore[call-arg] # several stars
+            session, *index, sample, wanted, *room, *graphs, recency, blend, lean, slot, touched, table, total
+        )
+        if looked == 0:
+            total[:] = 0
+        count = strongest(table, touched, rows, best, min(stop, rows), order)
+        joined = more[more_ptr[q] : more_ptr[q + 1]]
+        if joined.size > 0:
+            count, rows = join(joined, slot, touched, table, order, count, rows)
         found[q] = -1
         written[q] = 0
         for n in range(count):
-            if codes[n] == answer[q]:
+            if touched[order[n]] == answer[q]:
                 found[q] = n
-        if found[q] < 0 or lean:
-            continue
-        for n in range(count):
-            right = n == found[q]
-            if right or chance(seed, q, n) < keep:
-                if size == label.size:
-                    break
-                kept[size] = rows[n]
-                label[size] = right
-                kept_code[size] = codes[n]
-                size += 1
-                written[q] += 1
+        if found[q] >= 0 and not lean:  # only what is kept is described
+            chosen = 0
+            for n in range(count):
+                right = n == found[q]
+                if right or chance(seed, q, n) < keep:
+                    if size + chosen == label.size:
+                        break
+                    label[size + chosen] = right
+                    kept_code[size + chosen] = touched[order[n]]
+                    ranks[chosen] = n
+                    order[chosen] = order[n]
+                    chosen += 1
+            newest = np.zeros(vectors.shape[1], np.float32)
+            whole = np.empty(vectors.shape[1], np.float32)
+            direction(session, recency[1], vectors, vector_step, newest, whole)
+            describe(
+                table, touched, total, order, chosen, best, looked, distinct, neighbors, index[0].size - 1, facts,
+                vectors, vector_step, newest, whole, kept[size:],
+            )  # fmt: skip
+            for n in range(chosen):
+                kept[size + n, 2] = ranks[n]  # the rank among all, not among those that are kept
+            size += chosen
+            written[q] = chosen
+        forget(slot, touched, rows)
     return size
 
 
