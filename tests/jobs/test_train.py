@@ -7,6 +7,7 @@ import pytest
 
 from thinslice.cli.init import make_tenant
 from thinslice.errors import BadSettings, NotReady, UnknownName
+from thinslice.evaluation.gates import Gate
 from thinslice.experiments import dump_experiment
 from thinslice.jobs import lesson, training_data
 from thinslice.jobs.demo import fill
@@ -216,13 +217,13 @@ def test_a_model_that_serves_every_variant_says_how_much_of_it_each_owes_to_the_
     assert origin["new"] == {"clicks": clicks, "contamination": 0.3}
 
 
-def shop_of_the_famous(workspace):
-    """Everybody sees the two famous things in turn, and between them things that say nothing of one another."""
+def shop_of_the_famous(workspace, sessions=1000, famous=2, others=400):
+    """Everybody sees the famous things in turn, and between them things that say nothing of one another."""
     rng = np.random.default_rng(0)
     rows = []
-    for session in range(1000):
+    for session in range(sessions):
         for step in range(4):
-            item = f"famous-{step // 2}" if step % 2 else f"noise-{rng.integers(400)}"
+            item = f"famous-{step // 2 % famous}" if step % 2 else f"noise-{rng.integers(others)}"
             rows.append(view(f"v{session}", item, 3000 - session + (4 - step) / 10))
     Lake(workspace.lake).append("events", rows)
 
@@ -387,10 +388,23 @@ def test_other_code_that_makes_worse_models_leaves_the_stored_ones_in_place(work
         assert np.array_equal(before["implicit-cosine"]["weight"], after["implicit-cosine"]["weight"])
 
 
+def test_a_model_that_was_tuned_anew_by_other_code_is_not_judged_by_what_both_have_seen(workspace, monkeypatch):
+    settle(workspace, ranker=("session-ranker", {"least_questions": 100, "trees": 10}))
+    fill(workspace, "shop", now=NOW, sessions=1000)
+    assert train(workspace, "shop", now=NOW, full=True)[0].refused == {}
+    monkeypatch.setattr("thinslice.jobs.publication.code_version", lambda: "other")
+    monkeypatch.setattr("thinslice.jobs.lesson.code_version", lambda: "other")
+    monkeypatch.setattr(lesson, "not_worse", lambda *_: Gate("not worse than live", False, "as if"))
+    (trained,) = train(workspace, "shop", now=NOW, full=True)
+    assert trained.tuned == ["ranker"]
+    assert "session-knn" in trained.withheld
+    assert "ranker" not in trained.withheld
+
+
 def test_auto_stands_for_the_simplest_model_that_will_do(workspace):
     text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
     workspace.settings_file.write_text(text)
-    shop_of_the_famous(workspace)
+    shop_of_the_famous(workspace, sessions=2500, famous=1, others=10**6)
     (trained,) = train(workspace, "shop", now=NOW)
     assert trained.default == "popular"
     assert trained.simplest.startswith("popular is enough")

@@ -353,12 +353,17 @@ class Lesson:
         return found
 
     def spoiled(self, bundle: Bundle, margin: float) -> dict[str, list[str]]:
-        """Where other code made the models, those that answer worse than the stored ones about what both have seen."""
+        """Where other code made the models, those that answer worse than the stored ones about what both have seen.
+
+        A model that tuned itself in this lesson was examined on what it had not seen, which says more: who remembers
+        best what was seen foresees no better.
+        """
         manifest = self._before.manifest
         doubtful = [
             name
             for name, (arrays, recipe) in bundle.items()
             if name in self._before.arrays
+            and name not in self.tuned
             and arrays is not self._before.arrays[name]
             and recipe.policy.model not in IMPERSONAL
             and not getattr(MODELS[recipe.policy.model], "shelf", False)
