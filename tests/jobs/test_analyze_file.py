@@ -261,6 +261,11 @@ def test_what_cannot_be_analyzed_is_refused_with_what_and_where(tmp_path, questi
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
+    for name, body, says in [("latin.csv", b"unit,variant\n1,caf\xe9\n", "line 2 holds the byte 0xe9"),
+                             ("photo.csv", b"\x89PNG\r\n\0", "is no text")]:  # fmt: skip
+        (tmp_path / name).write_bytes(body)
+        with pytest.raises(BadInput, match=says):
+            analyze_file(tmp_path / name, ask(), NOW)
     with pytest.raises(BadInput, match="there is no file"):
         analyze_file(tmp_path / "absent.parquet", ask(), NOW)
     broken = tmp_path / "broken.parquet"
@@ -270,9 +275,9 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(BadInput, match="neither Parquet nor CSV"):
         analyze_file(Path(__file__), ask(), NOW)
     bare = tmp_path / "bare.csv"
-    for content in ("", "user,arm,money\n"):
+    for content, says in (("", "is empty"), ("user,arm,money\n", "has no rows")):
         bare.write_text(content, encoding="utf-8")
-        with pytest.raises(BadInput, match=r"bare\.csv has no rows"):
+        with pytest.raises(BadInput, match=rf"bare\.csv {says}"):
             analyze_file(bare, ask(), NOW)
     one = {"user": range(10), "arm": ["a"] * 10, "money": range(10)}
     with pytest.raises(BadInput, match="only one variant"):

@@ -165,19 +165,19 @@ def _read_table(path: Path, wanted: Sequence[str] | None, *, needed: Sequence[st
     import pyarrow.json as json
     import pyarrow.parquet as pq
 
-    from thinslice.jobs.files import check_readable, format_of
+    from thinslice.jobs.files import check_readable, check_text, format_of
 
     check_readable(path)
     kind = {"csv": "CSV", "jsonl": "JSON Lines", "parquet": "Parquet"}[format_of(path)]
     try:
         table = None
         if kind == "CSV":
-            _check_text(path)
+            check_text(path)
             with path.open("rb") as file:
                 header = file.readline().decode("utf-8-sig")
             table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=max(",\t;|", key=header.count)))
         elif kind == "JSON Lines":
-            _check_text(path)
+            check_text(path)
             table = json.read_json(path)
         there = table.column_names if table is not None else pq.read_schema(path).names
         missing = [name for name in needed if name not in there]
@@ -193,19 +193,6 @@ def _read_table(path: Path, wanted: Sequence[str] | None, *, needed: Sequence[st
     if not table.num_rows:
         raise BadInput(f"{path} names its columns and holds no rows.")
     return table
-
-
-def _check_text(path: Path) -> None:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.isascii():
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise BadInput(
-                        f"{path} is no text in UTF-8: line {number} holds the byte {error.object[error.start]:#04x}.",
-                        hint="Save it as UTF-8 (spreadsheets call that `CSV UTF-8`).",
-                    ) from None
 
 
 def _column(table: pa.Table, name: str, where: str) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from thinslice.errors import BadInput
+from thinslice.jobs.files import check_readable, check_text
 from thinslice.metrics.statistics import rows_of
 from thinslice.metrics.unit_table import identifier, text
 from thinslice.stats.moments import LARGEST
@@ -22,13 +23,13 @@ def open_file(database: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises:
         BadInput: There is no such file, or it cannot be read.
     """
-    if not path.is_file():
-        raise BadInput(f"{path} is a folder." if path.is_dir() else f"there is no file {path}.")
+    check_readable(path)
     reader = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
     kind = reader.get(path.suffix.lower())
     if kind is None:
         raise BadInput(f"{path.name} is neither Parquet nor CSV.", hint="Its name has to end in .parquet or .csv.")
     if kind == "read_csv":
+        check_text(path)
         _check_header(path)
     try:
         options = ", header = true, sample_size = -1" if kind == "read_csv" else ""

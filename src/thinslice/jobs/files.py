@@ -66,9 +66,28 @@ def check_readable(path: Path) -> None:
     packed = next((name for start, name in _PACKED.items() if head.startswith(start)), None)
     if packed is not None:
         raise BadInput(f"{path} is packed ({packed}).", hint="Unpack it and name what is inside.")
-    if b"\0" in head and not head.startswith(b"PAR1"):
+    first = head.partition(b"\n")[0]  # where that is text, a line that is none is the business of its row
+    if b"\0" in head and not head.startswith(b"PAR1") and (b"\0" in first or not first.isascii()):
         raise BadInput(f"{path} is no text (its first bytes are {head[:8].hex(' ')}) and no Parquet file.",
                        hint="Save it as CSV, JSON Lines or Parquet.")  # fmt: skip
+
+
+def check_text(path: Path) -> None:
+    """Refuses text that is not UTF-8, by its first such line.
+
+    Raises:
+        BadInput: It holds a byte that UTF-8 does not have there.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.isascii():
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise BadInput(
+                        f"{path} is no text in UTF-8: line {number} holds the byte {error.object[error.start]:#04x}.",
+                        hint="Save it as UTF-8 (spreadsheets call that `CSV UTF-8`).",
+                    ) from None
 
 
 def _quiet(done: int, total: int) -> None:
