@@ -38,7 +38,7 @@ IMPERSONAL = ("popular", "newest", "trending")
 GROWN = 1.05
 """Trainings on a schedule ask again when there are so many times the clicks of the last exam."""
 
-THOROUGH = 5
+THOROUGH = 3
 """Where a model tuned itself, so many times the questions are asked: that is seldom."""
 
 Bundle = dict[str, tuple[Arrays, Recipe]]

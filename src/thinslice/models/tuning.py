@@ -29,7 +29,7 @@ ROWS_PER_S = 14_000
 KEEP = (0.05, 0.3)
 """The share of wrong candidates that is learned from lies between these; more questions teach more than more rows."""
 
-USUAL_CLICKS = 10
+USUAL_CLICKS = 8
 """Clicks that a question may show on average; where they are more, questions cost more and fewer are asked."""
 
 FARTHEST = 0.5
