@@ -73,6 +73,15 @@ def test_the_list_says_what_is_live_and_how_it_ranked(workspace):
     assert "(live)" in run(workspace, "list")
 
 
+def test_the_list_shows_the_figures_of_what_visitors_get(workspace):
+    text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
+    workspace.settings_file.write_text(text)
+    (trained,) = train(workspace, "shop", now=NOW)
+    shown = next(line for line in run(workspace, "list").splitlines() if "(live)" in line)
+    assert shown.split()[-2] == trained.default
+    assert f"{trained.offline[trained.default]['mrr']:.3f}" in shown
+
+
 def test_the_list_names_the_model_where_policies_of_one_model_rank_alike(workspace, monkeypatch):
     from thinslice.jobs import generations
 

@@ -36,9 +36,11 @@ def list_(workspace: Workspace, tenant: str, as_json: bool) -> None:
         return
     click.echo(f"{'version':<17} {'made (UTC)':<17} {'slot':<24} {'sessions':>9}  {'HR@20':>6} {'MRR@20':>6}  of")
     for row in rows:
-        # policies of one model have its figures: the one that bears the model's name speaks for them
+        # what visitors get speaks for a generation, else its best; of policies of one model the one that bears its name
         best = max(
-            row["offline"].items(), key=lambda each: (each[1]["mrr"], each[0] in BUILT_IN_POLICIES), default=None
+            row["offline"].items(),
+            key=lambda each: (each[0] == row["default"], each[1]["mrr"], each[0] in BUILT_IN_POLICIES),
+            default=None,
         )
         figures = f"{'-':>6} {'-':>6}  -"
         if best is not None:
