@@ -311,15 +311,18 @@ def test_a_reason_never_names_evidence_that_spoke_against_the_item(model, sessio
 
 
 def test_where_the_evidence_lowered_a_score_the_reason_says_no_more_than_that_the_item_was_chosen(model):
-    said = dict.fromkeys(("Because you viewed", "Chosen for you"), 0)
+    said = dict.fromkeys(("Because you viewed", "You viewed this before", "Chosen for you"), 0)
     for session in (["30", "7"], ["4"], ["9", "10", "9"]):
         found = model.recommend(session, 30)
         terms = [reason.terms for reason in model.explain_all(session, found.item_ids)]
-        for words, own in zip(reasons(model, session, found.item_ids, str), terms, strict=True):
-            named = words.removeprefix("Because you viewed ")
-            assert own[named] > 0 if named in session else words == "Chosen for you"
+        for item, words, own in zip(found.item_ids, reasons(model, session, found.item_ids, str), terms, strict=True):
+            named = words.removeprefix("Because you viewed ") if words not in said else item
+            assert own[named] > 0 if words != "Chosen for you" else named == item
+            assert (named == item) == (words in said)
             said[words.removesuffix(" " + named)] += 1
-    assert min(said.values()) > 5
+    assert said["Because you viewed"] > 5
+    assert said["Chosen for you"] > 5
+    assert said["You viewed this before"] > 1
 
 
 def test_the_blend_of_one_source_ranks_as_that_source_alone(log):

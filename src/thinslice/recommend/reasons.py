@@ -23,12 +23,14 @@ CAUSED = {
 }
 """How a reason names its cause, by source; the others say that it was viewed."""
 
+VIEWED, AGAIN = "Because you viewed {}", "You viewed this before"
+"""What is said of another item that was viewed, and of the item itself where it comes again."""
 
 UNCAUSED = {"user-history": "Popular now"}
 """What is said where no single item is the cause, by source; the others say that it was chosen."""
 
 BEFORE = {True: ("You bought this before", "Because you bought {}"),
-          False: ("You viewed this before", "Because you viewed {} before")}  # fmt: skip
+          False: (AGAIN, "Because you viewed {} before")}  # fmt: skip
 """Whether the person bought the cause → what is said of the cause itself, and of another item."""
 
 
@@ -57,9 +59,11 @@ def reasons(
         if causes is not None
         else [strongest(model.explain(session, item_id)) for item_id in item_ids]
     )
-    words = CAUSED.get(name, "Because you viewed {}")
+    words = CAUSED.get(name, VIEWED)
     said = {cause: because(cause, title, words) for cause in set(found)}
-    return [said[cause] for cause in found]
+    if words is not VIEWED:
+        return [said[cause] for cause in found]
+    return [AGAIN if cause == item_id else said[cause] for item_id, cause in zip(item_ids, found, strict=True)]
 
 
 def _personal(
@@ -70,12 +74,12 @@ def _personal(
     words: dict[str | None, str] = {each: because(each, title) for each in dict.fromkeys(session) if each in causes}
     words[None] = UNCAUSED.get(model.name, because(None, title))
     if all(cause in words for cause in causes):
-        return [words[cause] for cause in causes]
+        return [AGAIN if cause == item_id else words[cause] for item_id, cause in zip(item_ids, causes, strict=True)]
     bought: frozenset[str] = model.bought(user_id, {cause for cause in causes if cause is not None})
     said = []
     for item_id, cause in zip(item_ids, causes, strict=True):
         if cause is None or cause in words:
-            said.append(words[cause])
+            said.append(AGAIN if cause == item_id else words[cause])
             continue
         itself, other = BEFORE[cause in bought]
         said.append(itself if cause == item_id else because(cause, title, other))
@@ -92,7 +96,7 @@ def strongest(reason: Reason) -> str | None:
     return best if best is not None and reason.terms[best] > 0 else None
 
 
-def because(item_id: str | None, title: Callable[[str], str], words: str = "Because you viewed {}") -> str:
+def because(item_id: str | None, title: Callable[[str], str], words: str = VIEWED) -> str:
     """A reason in words.
 
     >>> because("a", {"a": "Blue vase"}.__getitem__)
