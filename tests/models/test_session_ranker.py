@@ -61,7 +61,8 @@ def test_the_trees_rank_better_than_the_blend_where_there_is_something_to_learn(
     assert model.recommend(["5", "6"], 1).item_ids == ["7"]
 
 
-def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
+def test_no_question_that_is_learned_from_sees_its_own_future(monkeypatch):
+    log = world(sessions=2000)
     built = []
     build = Candidates.build.__func__
     monkeypatch.setattr(
@@ -81,13 +82,13 @@ def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
     assert sessions == int(0.9 * (len(log.session_ptr) - 1))
     assert past.item.tolist() == log.item[: len(past.item)].tolist()
     newer = questions_of(log, sessions, np.ones(len(log.item_ids), dtype=bool))
-    assert [len(clicks.session_ptr) - 1 for clicks in built] == [810, 720, 900]
+    assert [len(clicks.session_ptr) - 1 for clicks in built] == [1800, 1600, 2000]
     assert asked
     for indexed, stage, questions in asked:
         assert indexed < 3  # the index of all clicks is built after the last question
         own = len(stage.knn.arrays()["session_ptr"]) - 1
-        if own == 720:  # what was learned is also judged by the time before
-            assert np.array_equal(questions.clicks, log.item[log.session_ptr[720] : log.session_ptr[810]])
+        if own == 1600:  # what was learned is also judged by the time before
+            assert np.array_equal(questions.clicks, log.item[log.session_ptr[1600] : log.session_ptr[1800]])
         else:
             assert own == sessions
             assert np.array_equal(questions.clicks, newer.clicks)
@@ -95,7 +96,7 @@ def test_no_question_that_is_learned_from_sees_its_own_future(log, monkeypatch):
         assert np.array_equal(questions.answer, questions.clicks[questions.end])
 
 
-def test_what_helps_with_the_newest_questions_alone_and_not_at_an_earlier_time_does_not_rank(log):
+def test_what_helps_with_the_newest_questions_alone_and_not_at_an_earlier_time_does_not_rank():
     class Fickle:
         """Agrees with the blend when it is asked about the newest time, and not when about an earlier one."""
 
@@ -115,7 +116,9 @@ def test_what_helps_with_the_newest_questions_alone_and_not_at_an_earlier_time_d
         def whole(self, lessons, trial):
             return stump()
 
-    tuned = tune(log, candidates=20, holdout=0.1, least_questions=100, budget_s=5, seed=0, learner=Learner())
+    tuned = tune(
+        world(sessions=2000), candidates=20, holdout=0.1, least_questions=100, budget_s=5, seed=0, learner=Learner()
+    )
     told = tuned.evidence["ranking"]
     assert told["exam"]["fickle"]["mrr"] == pytest.approx(told["exam"]["blend"]["mrr"], abs=0.01)
     assert told["exam_of_earlier"]["fickle"]["mrr"] < told["exam_of_earlier"]["blend"]["mrr"]

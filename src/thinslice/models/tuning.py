@@ -20,8 +20,8 @@ QUESTIONS_PER_S = 50
 MOST_QUESTIONS = 3000
 """More would not tell settings apart that matter."""
 
-EARLIER_QUESTIONS = 1500
-"""Questions of an earlier time by which what was learned is judged, too."""
+EARLIER_QUESTIONS = (500, 1500)
+"""Questions of an earlier time by which what was learned is judged, too: not by fewer, and not by more."""
 
 ROWS_PER_S = 14_000
 """Rows that the trees learn from, for each CPU second of the budget: with the features of those rows half of it."""
@@ -229,7 +229,9 @@ def _earlier(interactions: Interactions, holdout: float, settings: Mapping[str, 
     known = np.zeros(len(interactions.item_ids), dtype=np.bool_)
     known[past.item] = True
     questions = questions_of(head(interactions, end), first, known)
-    taken = _sample(np.random.default_rng([seed, 3]), len(questions.answer), EARLIER_QUESTIONS)
+    if len(questions.answer) < EARLIER_QUESTIONS[0]:
+        return None
+    taken = _sample(np.random.default_rng([seed, 3]), len(questions.answer), EARLIER_QUESTIONS[1])
     found = Candidates.build(past, settings).lessons(questions.some(taken), int(settings["candidates"]), 1.0, seed)
     return found if len(found.sizes) else None
 
@@ -295,8 +297,8 @@ def _ranking(
     """Learns the second stage, unless it foresees the newest fifth of the questions worse than the blend does.
 
     Trees can learn by heart which items the time after the index liked, by the popularity that each has in the index;
-    that helps with the newest questions, too, and never again. So the questions of an `earlier` time count as much, and
-    what puts the answers of either time lower than the blend does, by more than luck explains, is not used.
+    that helps with the newest questions, too, and never again. So what puts the answers of an `earlier` time lower than
+    the blend does, by more than luck explains, is not used either.
     """
     asked, ease = len(questions), questions.ease
     rows = int(ROWS_PER_S * budget_s)
@@ -315,16 +317,15 @@ def _ranking(
     if len(part.sizes) < 2 or not len(whole.sizes):
         return None, {**told, "why": "too few answers are among the candidates"}
     trials = learner.trials(part, whole)
-    exams = {"exam": whole} | ({} if earlier is None else {"exam_of_earlier": earlier})
-    reached = dict.fromkeys(("blend", *trials), 0.0)
+    exams = {"exam": whole} | ({} if earlier is None else {"exam_of_earlier": earlier})  # the last one may forbid
+    lower = set()
     for which, asked_of in exams.items():
         ranks: dict[str, NDArray[Any]] = {"blend": asked_of.rank}
         ranks |= {name: ranked(trial.predict(asked_of.rows), asked_of) for name, trial in trials.items()}
         told[which] = {name: figures(rank, candidates) for name, rank in ranks.items()}
-        for name, each in told[which].items():
-            worse = shown_lower(ranks[name], ranks["blend"])
-            reached[name] += -np.inf if worse else each["hr"] + each["mrr"]
+        lower = {name for name, rank in ranks.items() if shown_lower(rank, ranks["blend"])}
     told |= learner.settings
+    reached = {name: -1.0 if name in lower else each["hr"] + each["mrr"] for name, each in told["exam"].items()}
     best = max(trials, key=reached.__getitem__)  # of equals the first, which is the simplest
     if reached[best] < reached["blend"]:
         return None, {**told, "why": "the blend alone foresees better"}
