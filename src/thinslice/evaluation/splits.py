@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinslice.errors import BadInput
-from thinslice.models import from_columns, is_order_index
+from thinslice.models import from_columns, goes_together, is_order_index
 from thinslice.records import ACTIONS, Interactions
 from thinslice.sessions import identify, known_at_start, people
 
@@ -156,11 +156,6 @@ def stages(
     if not found:
         raise NothingAsked(f"no test session has two items that were known at its start (every {hours:g} hours).")
     return found
-
-
-def _holds_two_items(session_ptr: NDArray[np.int64], item: NDArray[Any]) -> bool:
-    session = np.repeat(np.arange(len(session_ptr) - 1), np.diff(session_ptr))
-    return bool(((session[1:] == session[:-1]) & (item[1:] != item[:-1])).any())
 
 
 class NothingAsked(BadInput):
@@ -324,7 +319,7 @@ def _split(log: Log, learn: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Split:
             who.append(test.user_ids[user] if user >= 0 else None)
     if not sessions:
         hint = "Ask with a longer log."
-        if not any(_holds_two_items(part.session_ptr, part.item) for part in (train, test)):
+        if not goes_together(train) and not goes_together(test):
             hint = "No session of this log holds two different items: nothing can be foreseen, and popular is enough."
         message = f"no test session has two items that occur in the {len(train.item)} clicks before."
         raise NothingAsked(message, hint=hint)

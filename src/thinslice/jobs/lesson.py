@@ -10,8 +10,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from thinslice.errors import BadSettings, Corrupt, UnknownName
 from thinslice.evaluation import Replay, simplest
 from thinslice.evaluation.gates import MIN_QUERIES, better_than_popular, failures, gates, not_worse, segments_hold
@@ -27,7 +25,7 @@ from thinslice.jobs.recipes import (
     tuning_of,
 )
 from thinslice.jobs.training_data import TrainingData
-from thinslice.models import MODELS
+from thinslice.models import MODELS, goes_together
 from thinslice.records import Arrays, Interactions
 from thinslice.settings import AUTO, Policy
 from thinslice.store.artifacts import FileArtifacts
@@ -286,10 +284,7 @@ class Lesson:
 
     def _nothing_but_popular(self) -> bool:
         """Whether sessions and catalog say nothing of what goes with what."""
-        log = self._everyone
-        session = np.repeat(np.arange(len(log.session_ptr) - 1), np.diff(log.session_ptr))
-        pairs = (session[1:] == session[:-1]) & (log.item[1:] != log.item[:-1])
-        return not pairs.any() and not any(
+        return not goes_together(self._everyone) and not any(
             item.title or item.description or item.categories or item.brand or item.attributes or item.vectors
             for item in self._items
         )

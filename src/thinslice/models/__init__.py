@@ -9,7 +9,7 @@ from thinslice.models.ease import EASE
 from thinslice.models.implicit_als import ImplicitALS
 from thinslice.models.implicit_bpr import ImplicitBPR
 from thinslice.models.implicit_neighbors import ImplicitCosine, ImplicitTfidf
-from thinslice.models.interactions import from_columns, is_order_index
+from thinslice.models.interactions import from_columns, goes_together, is_order_index
 from thinslice.models.markov import Markov
 from thinslice.models.neural_ranker import NeuralRanker
 from thinslice.models.newest import Newest
@@ -35,5 +35,5 @@ MODELS: dict[str, type[Any]] = {
 __all__ = [
     "EASE", "MODELS", "BoughtTogether", "BuyAgain", "Content", "ImplicitALS", "ImplicitBPR", "ImplicitCosine",
     "ImplicitTfidf", "Markov", "NeuralRanker", "Newest", "Popular", "SessionKNN", "SessionRanker", "SessionTransformer",
-    "Trending", "UserCF", "UserHistory", "Vocabulary", "from_columns", "is_order_index",
+    "Trending", "UserCF", "UserHistory", "Vocabulary", "from_columns", "goes_together", "is_order_index",
 ]  # fmt: skip

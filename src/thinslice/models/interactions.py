@@ -113,6 +113,13 @@ def _session_users(users: list[str], rank: NDArray[np.int64]) -> tuple[NDArray[n
     return user, known
 
 
+def goes_together(interactions: Interactions) -> bool:
+    """Whether any session holds two different items: else nothing can be learned of what comes after what."""
+    item = interactions.item
+    session = np.repeat(np.arange(len(interactions.session_ptr) - 1), np.diff(interactions.session_ptr))
+    return bool(((session[1:] == session[:-1]) & (item[1:] != item[:-1])).any())
+
+
 def is_order_index(times: NDArray[np.float64]) -> bool:
     """Whether times are a running number instead of a clock.
 
