@@ -412,7 +412,7 @@ def test_auto_stands_for_the_simplest_model_that_will_do(workspace):
     assert manifest["aliases"] == {"auto": trained.default}
 
 
-def test_auto_may_stand_for_what_only_looks_at_the_last_click(workspace):
+def test_auto_may_stand_for_what_only_looks_at_the_last_click_and_stays_when_its_new_model_is_withheld(workspace):
     text = workspace.settings_file.read_text().replace('default_policy = "session-knn"', 'default_policy = "auto"')
     workspace.settings_file.write_text(text)
     rng = np.random.default_rng(0)
@@ -427,6 +427,10 @@ def test_auto_may_stand_for_what_only_looks_at_the_last_click(workspace):
     (trained,) = train(workspace, "shop", now=NOW)
     assert trained.default == "markov"
     assert trained.simplest.startswith("markov is")
+    settle(workspace, markov=("session-knn", POOR))
+    (spoiled,) = train(workspace, "shop", now=NOW, full=True)
+    assert "markov" in spoiled.kept
+    assert (spoiled.default, spoiled.simplest) == ("markov", trained.simplest)
 
 
 def test_policies_that_differ_only_in_what_they_try_have_one_model_and_learn_once(workspace):

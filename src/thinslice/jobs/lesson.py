@@ -264,6 +264,8 @@ class Lesson:
             return "popular", ONLY_POPULAR
         before = self._before.manifest
         choice, sentence = before.get("aliases", {}).get(AUTO, ""), before.get("simplest", "")
+        if self._kept.get(choice) is not None:
+            return choice, sentence  # what is withheld is only the new model: the one that was chosen goes on
         if not self.tuned and sentence != ONLY_POPULAR and choice in self._policies and choice not in self.refused:
             return choice, sentence
         among: dict[str, Replay] = {}
